@@ -1,0 +1,74 @@
+/* Embedding tables: what they are (specs, plain data) and tables that can be read (opaque).
+ *
+ * A table of num_embeddings rows is cut into shards, each a file of consecutive rows without header or padding: row r of a shard
+ * starts at (r - first_row) * row_bytes. Files are mapped and used in place. All counts are 64-bit: four billion rows and more can be described. */
+#ifndef RANKD_EMBEDDINGS_TABLE_H
+#define RANKD_EMBEDDINGS_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "embeddings/mapped_file.h"
+#include "quant/base/status.h"
+#include "quant/kernels.h"
+
+enum rk_row_format { RK_ROWS_F32, RK_ROW_FORMAT_COUNT };
+const char *rk_row_format_name(enum rk_row_format format); /* "fp32" */
+bool rk_row_format_parse(const char *name, enum rk_row_format *format);
+/* Bytes of one row of `dim` elements. */
+uint64_t rk_row_bytes(enum rk_row_format format, uint32_t embedding_dim);
+
+/* What happens to an id that is negative or not below num_embeddings. Counted in every case. */
+enum rk_out_of_range {
+    RK_OUT_OF_RANGE_REJECT,  /* the request is refused (the default) */
+    RK_OUT_OF_RANGE_MODULO,  /* the non-negative remainder: -1 becomes num_embeddings - 1 */
+    RK_OUT_OF_RANGE_DEFAULT, /* row default_row is read instead */
+    RK_OUT_OF_RANGE_COUNT
+};
+const char *rk_out_of_range_name(enum rk_out_of_range policy); /* "reject", "modulo", "default_row" */
+bool rk_out_of_range_parse(const char *name, enum rk_out_of_range *policy);
+
+struct rk_shard_spec {
+    const char *file; /* one path component inside the package */
+    uint64_t first_row, num_rows;
+    uint64_t xxh3; /* of the whole file */
+};
+
+struct rk_table_spec {
+    const char *name;
+    uint64_t num_embeddings;
+    uint32_t embedding_dim;
+    enum rk_row_format format;
+    enum rk_out_of_range out_of_range;
+    uint64_t default_row; /* for RK_OUT_OF_RANGE_DEFAULT */
+    const struct rk_shard_spec *shards; /* in row order, covering every row exactly once */
+    uint32_t num_shards;
+};
+
+struct rk_table;
+
+/* Checks the spec (sizes, coverage, overflow), maps the shards from the package directory dir_fd. The spec must outlive the table.
+ * Errors name the table, the shard's file and the field. Checksums are not read here: see rk_table_file. */
+enum rk_status rk_table_open(const struct rk_table_spec *spec, int dir_fd, struct rk_table **table, struct rk_error *error);
+void rk_table_close(struct rk_table *table);
+
+struct rk_mapped_file *rk_table_file(const struct rk_table *table, uint32_t shard);
+bool rk_table_damaged(const struct rk_table *table);
+
+/* Turns any id into a row by the table's policy. Returns false when the policy is to reject. *out_of_range grows by one
+ * for an id outside the table. */
+static inline bool rk_table_resolve(const struct rk_table_spec *spec, int64_t *id, uint64_t *out_of_range)
+{
+    if ((uint64_t)*id < spec->num_embeddings)
+        return true;
+    extern bool rk_table_resolve_slow(const struct rk_table_spec *spec, int64_t *id, uint64_t *out_of_range);
+    return rk_table_resolve_slow(spec, id, out_of_range);
+}
+
+/* One bag: out[embedding_dim] = sum of weights[i] * row(ids[i]) (weights NULL: ones). Ids must have been resolved.
+ * `rows` is scratch for num_ids pointers. An empty bag gives zeros. */
+void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernels, const int64_t *ids, const float *weights,
+                   size_t num_ids, const float **rows, float *out);
+
+#endif

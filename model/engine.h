@@ -1,0 +1,44 @@
+/* The engine: turns slices of bound requests into logits. One engine per compute thread and model; it owns its scratch memory,
+ * sized once for max_batch candidates, and allocates nothing while it runs. */
+#ifndef RANKD_MODEL_ENGINE_H
+#define RANKD_MODEL_ENGINE_H
+
+#include <stdint.h>
+
+#include "model/model.h"
+#include "model/request.h"
+
+/* Candidates [first, first + count) of one request. */
+struct rk_slice {
+    const struct rk_request *request;
+    uint32_t first, count;
+    float *logits; /* [count][num_heads], written by the engine */
+};
+
+struct rk_engine_counters { /* since create; read by the owner's thread */
+    uint64_t batches, candidates, lookups, rows;
+};
+
+struct rk_engine;
+
+/* The model must outlive the engine. */
+enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch, struct rk_engine **engine,
+                                struct rk_error *error);
+void rk_engine_destroy(struct rk_engine *engine);
+
+/* Scores all slices in one batch; the counts must sum to at most max_batch. RK_CORRUPT when the model's files were damaged
+ * meanwhile: the logits are then worthless. */
+enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices);
+
+const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *engine);
+
+/* Scores a whole request, in batches of at most max_batch. logits [num_candidates][num_heads]. */
+enum rk_status rk_engine_score(struct rk_engine *engine, const struct rk_request *request, float *logits);
+
+/* 1 / (1 + exp(-logit)), without overflow. */
+float rk_sigmoid(float logit);
+
+/* One line for people: "cpu: openblas SkylakeX, pool_f32=avx512 ...". Static storage. */
+const char *rk_engine_describe(void);
+
+#endif

@@ -1,0 +1,29 @@
+/* Requests and scores as JSON lines: the form that people keep in files.
+ *
+ *   {"id": "r0", "context": {"dense": [...], "ids": {"user": [7]}, "weights": {"history": [...]}},
+ *    "candidates": [{"dense": [...], "ids": {"game": [3]}}, ...]}
+ *   {"id": "r0", "logits": [[...], ...], "probabilities": [[...], ...]}          [candidates][heads]
+ */
+#ifndef RANKD_MODEL_JSONL_H
+#define RANKD_MODEL_JSONL_H
+
+#include <stdio.h>
+
+#include "model/request.h"
+
+/* Parses one line into the arena; needs no model. Errors say where in the line: "candidates[3].ids.game[0] is 1.5, not a whole number".
+ * Every candidate must have the same features; a missing one is an error that names the candidate. */
+enum rk_status rk_jsonl_parse(const char *line, size_t length, struct rk_arena *arena, struct rk_named_request *request,
+                              struct rk_error *error);
+
+/* Prints one line with enough digits to restore the floats (%.9g). */
+void rk_jsonl_print_scores(FILE *stream, const char *id, const float *logits, const float *probabilities,
+                           uint32_t num_candidates, uint32_t num_heads);
+
+/* Reads `path` ("-": standard input) line by line; each non-empty line is parsed into an arena that is reset after it and given to
+ * `visit` with its line number (from 1). Stops at the first status other than RK_OK; the error text starts with "path:line: ". */
+typedef enum rk_status rk_jsonl_visit_fn(void *context, uint64_t line, struct rk_named_request *request,
+                                         struct rk_arena *arena, struct rk_error *error);
+enum rk_status rk_jsonl_read(const char *path, rk_jsonl_visit_fn *visit, void *context, struct rk_error *error);
+
+#endif

@@ -1,0 +1,40 @@
+/* A loaded model package: immutable, shared by all threads, closed when the last user lets go. */
+#ifndef RANKD_MODEL_MODEL_H
+#define RANKD_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/spec.h"
+#include "quant/base/status.h"
+
+struct rk_model;
+
+struct rk_model_open_options {
+    bool skip_checksums; /* for inspect: describe only */
+    bool skip_golden;
+    /* Long work reports itself: `what` is static text ("verifying checksums"), done and total in bytes. May be NULL. */
+    void (*progress)(void *context, const char *what, uint64_t done, uint64_t total);
+    void *progress_context;
+};
+
+/* Opens the package directory `path`: manifest, checksums, mapping, golden requests, in this order. The text of an error names the
+ * file, the field and the fix. options NULL: check everything, silently. */
+enum rk_status rk_model_open(const char *path, const struct rk_model_open_options *options, struct rk_model **model,
+                             struct rk_error *error);
+void rk_model_close(struct rk_model *model);
+
+const struct rk_model_spec *rk_model_spec_of(const struct rk_model *model);
+const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t table);
+/* The weights file's first byte; tensors are at their offsets. */
+const void *rk_model_weights(const struct rk_model *model);
+uint64_t rk_model_bytes(const struct rk_model *model); /* rows and weights */
+
+/* True once a mapped file was found truncated or changed under us: no score of this model can be trusted any more. */
+bool rk_model_damaged(const struct rk_model *model);
+
+/* Hashes every file again through the page cache and marks the model damaged where a checksum no longer matches (the error says
+ * which file). `progress` as in rk_mapped_file_hash: sleep in it to bound the rate, return false to stop (RK_CANCELLED). */
+enum rk_status rk_model_scrub(struct rk_model *model, rk_hash_progress_fn *progress, void *context, struct rk_error *error);
+
+#endif

@@ -1,0 +1,110 @@
+/* What a model is: plain data, read from a manifest or from an importer's config.json, checked as a whole by
+ * rk_model_spec_check(), and immutable from then on. */
+#ifndef RANKD_MODEL_SPEC_H
+#define RANKD_MODEL_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "embeddings/table.h"
+#include "quant/base/arena.h"
+#include "quant/base/status.h"
+
+/* Bounds that every model keeps, so that no product of them overflows 64 bits. */
+#define RK_MAX_TABLES        4096u
+#define RK_MAX_FEATURES      4096u
+#define RK_MAX_SHARDS        65536u /* per table */
+#define RK_MAX_LAYERS        64u    /* per MLP, and of a cross network */
+#define RK_MAX_WIDTH         (1u << 20) /* of any layer, table row or interaction */
+#define RK_MAX_HEADS         64u
+#define RK_MAX_NAME_BYTES    128u /* names are printable UTF-8 without control characters */
+#define RK_MAX_ROWS          ((uint64_t)1 << 48)
+
+enum rk_side { RK_SIDE_CONTEXT, RK_SIDE_CANDIDATE };
+enum rk_pooling { RK_POOLING_SUM, RK_POOLING_MEAN };
+
+/* One embedding bag per row: which table it reads and how. Weighted bags pool by sum. */
+struct rk_feature_spec {
+    const char *name;
+    uint32_t table; /* index into tables; several features may read one table */
+    enum rk_side side;
+    enum rk_pooling pooling;
+    bool weighted;
+};
+
+/* A dense matrix or vector in the weights file: float32, row-major, starting at a multiple of 64 bytes. */
+struct rk_tensor_spec {
+    uint32_t rows, columns; /* a bias has rows = 1 */
+    uint64_t offset;        /* bytes from the start of the weights file */
+};
+
+/* y = W x + b with W [out, in]. */
+struct rk_linear_spec {
+    struct rk_tensor_spec weight, bias;
+};
+
+struct rk_mlp_spec {
+    const struct rk_linear_spec *layers;
+    uint32_t num_layers;
+};
+
+enum rk_interaction_op { RK_INTERACTION_DOT, RK_INTERACTION_CAT, RK_INTERACTION_DCN_V2 };
+enum rk_pairs { RK_PAIRS_TRIL, RK_PAIRS_TRIU };
+
+/* One low-rank cross layer: x = x0 * (W (V x) + b) + x (DCN-V2, https://arxiv.org/abs/2008.13535, section 3). */
+struct rk_cross_spec {
+    struct rk_tensor_spec v, w, bias; /* [rank, width], [width, rank], [1, width] */
+};
+
+struct rk_interaction_spec {
+    enum rk_interaction_op op;
+    enum rk_pairs pairs;             /* dot: row by row, tril takes j < i, triu takes j > i */
+    bool self;                       /* dot: adds i = j */
+    const struct rk_cross_spec *cross; /* dcn_v2 */
+    uint32_t num_cross, rank;
+};
+
+struct rk_model_spec {
+    const char *name;
+    const char *const *context_dense, *const *candidate_dense; /* names of the dense inputs; the bottom MLP reads context first */
+    uint32_t num_context_dense, num_candidate_dense;
+    const struct rk_table_spec *tables;
+    uint32_t num_tables;
+    const struct rk_feature_spec *features; /* in interaction order */
+    uint32_t num_features;
+    struct rk_mlp_spec bottom, top; /* ReLU after every bottom layer and every top layer but the last */
+    struct rk_interaction_spec interaction;
+    const char *const *heads; /* the top MLP's last layer gives one logit each */
+    uint32_t num_heads;
+    const char *weights_file; /* one path component */
+    uint64_t weights_bytes, weights_xxh3;
+};
+
+/* Widths that follow from a checked spec. */
+struct rk_model_widths {
+    uint32_t dense;       /* num_context_dense + num_candidate_dense */
+    uint32_t bottom_out;  /* the bottom MLP's output; = dense when it has no layers */
+    uint32_t pooled;      /* the sum of all features' dims */
+    uint32_t num_vectors; /* dot: features, and the bottom output if there is one */
+    uint32_t top_in;      /* what the top MLP reads */
+};
+
+/* Checks everything that can be checked without the files: names (unique, printable), indexes, bounds, layer shapes that
+ * chain, the interaction's width against the top MLP's input, dims equal under `dot`, weighted only with sum, shards that cover their
+ * table once, tensor ranges inside the weights file, 64-byte aligned, not overlapping, without trailing bytes.
+ * RK_INVALID with a text that names the field, the value and what would be right. */
+enum rk_status rk_model_spec_check(const struct rk_model_spec *spec, struct rk_error *error);
+
+/* Only for a checked spec. */
+struct rk_model_widths rk_model_spec_widths(const struct rk_model_spec *spec);
+
+/* What one candidate costs: for `inspect` and for capacity planning. Context features are counted as if the request had one candidate.
+ * Bytes assume ids_per_feature rows per bag. */
+struct rk_model_cost {
+    uint64_t multiply_adds;  /* per candidate: towers and interaction */
+    uint64_t weight_bytes;   /* tower weights, read once per batch */
+    uint64_t context_bytes, candidate_bytes; /* rows read per request, and per candidate */
+};
+struct rk_model_cost rk_model_spec_cost(const struct rk_model_spec *spec, double ids_per_feature);
+
+#endif
