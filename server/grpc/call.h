@@ -1,0 +1,64 @@
+/* Inside the protocol layer: a call, from its first header until its stream is closed. session.c tells it what arrives,
+ * call.c answers.
+ *
+ *   opened --headers--> known to its method --messages--> answered --trailers sent--> closed
+ *
+ * The owner's handle ends when the call is `ended`; the memory lives on until nghttp2 closes the stream. */
+#ifndef RANKD_SERVER_GRPC_CALL_H
+#define RANKD_SERVER_GRPC_CALL_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "server/grpc/deadlines.h"
+#include "server/grpc/deframer.h"
+#include "server/grpc/headers.h"
+#include "server/grpc/session.h"
+
+#define RK_MAX_EXTRA_TRAILERS 4
+
+struct rk_outgoing; /* a message that waits for the peer's window */
+
+struct rk_trailer {
+    char *name, *value; /* one pool block: name, NUL, value, NUL */
+};
+
+struct rk_call {
+    struct rk_grpc_session *session;
+    struct rk_call *next, *previous; /* in the session's list */
+    int32_t stream_id;
+    const struct rk_method *method; /* NULL until the headers are whole */
+    void *data;
+    uint64_t start_us, deadline_us;
+    size_t deadline_index;
+
+    struct rk_request_headers headers;
+    struct rk_deframer deframer;
+    bool has_message; /* a unary call's only message is whole in the deframer and waits for the half-close */
+    bool half_closed;
+    bool known; /* the method has been called */
+    bool ended; /* answered or cancelled: the owner's handle is gone */
+
+    bool response_begun; /* the response's headers are submitted, its messages flow */
+    bool trailers_ready; /* status and trailers stand: they follow the last message */
+    struct rk_outgoing *first_out, *last_out;
+    enum rk_grpc_status status;
+    char *message; /* percent-encoded, pool block, or NULL */
+    size_t message_bytes;
+    struct rk_trailer trailers[RK_MAX_EXTRA_TRAILERS];
+    uint32_t num_trailers;
+};
+
+/* NULL when there is no memory. Adds it to the session. */
+struct rk_call *rk_call_open(struct rk_grpc_session *session, int32_t stream_id);
+
+/* The stream is gone: tells the method, if it still waits for this call, and frees everything. */
+void rk_call_close(struct rk_call *call);
+
+void rk_call_headers_done(struct rk_call *call);
+void rk_call_receive(struct rk_call *call, const uint8_t *bytes, size_t length);
+void rk_call_half_close(struct rk_call *call);
+
+/* Tells the method `cancelled` if it still waits for this call, and answers DEADLINE_EXCEEDED. */
+void rk_call_expire(struct rk_call *call);
+
+#endif

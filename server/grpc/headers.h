@@ -1,0 +1,37 @@
+/* What a call's request headers say, collected one by one, and whether they make a gRPC call. */
+#ifndef RANKD_SERVER_GRPC_HEADERS_H
+#define RANKD_SERVER_GRPC_HEADERS_H
+
+#include <nghttp2/nghttp2.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/grpc/session.h"
+
+struct rk_request_headers {
+    uint32_t count;
+    uint64_t bytes;      /* names, values and 32 for each, as HTTP/2 counts them */
+    nghttp2_rcbuf *path; /* references, given back by rk_request_headers_deinit */
+    nghttp2_rcbuf *timeout;
+    nghttp2_rcbuf *encoding;
+    bool is_post, is_grpc;
+};
+
+/* False when the headers are past the limits. */
+bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_grpc_limits *limits,
+                            nghttp2_rcbuf *name, nghttp2_rcbuf *value);
+void rk_request_headers_deinit(struct rk_request_headers *headers);
+
+/* What to tell a caller whose headers do not make a call that we serve. */
+struct rk_refusal {
+    const char *http_status; /* "200": it is gRPC, and the next two count */
+    enum rk_grpc_status status;
+    bool names_encodings; /* adds grpc-accept-encoding */
+    char message[320];
+};
+
+/* Finds the method and the timeout (UINT64_MAX: none). False when the call is to be refused. */
+bool rk_request_headers_check(const struct rk_request_headers *headers, const struct rk_grpc_session_config *config,
+                              const struct rk_method **method, uint64_t *timeout_us, struct rk_refusal *refusal);
+
+#endif

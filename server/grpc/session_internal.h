@@ -1,0 +1,42 @@
+/* Inside the protocol layer: the session's state, shared by session.c and call.c. */
+#ifndef RANKD_SERVER_GRPC_SESSION_INTERNAL_H
+#define RANKD_SERVER_GRPC_SESSION_INTERNAL_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "server/grpc/bucket.h"
+#include "server/grpc/deadlines.h"
+#include "server/grpc/session.h"
+
+#define RK_PREFACE_BYTES 64
+
+struct rk_grpc_session {
+    const struct rk_grpc_session_config *config;
+    struct rk_pool *pool;
+    nghttp2_session *h2;
+    void *owner;
+    uint64_t now_us; /* as last handed in */
+
+    struct rk_call *calls; /* every open stream's */
+    uint32_t num_calls;
+    struct rk_deadlines deadlines;
+    uint64_t assembly_budget; /* what unfinished messages may still take */
+    uint64_t queued_bytes;    /* of outgoing messages */
+
+    struct rk_bucket glitches;   /* strange but legal frames */
+    struct rk_bucket resets;     /* streams that the peer gives up */
+    struct rk_bucket own_resets; /* streams that the peer makes us give up */
+
+    const uint8_t *chunk; /* what is left of the frame that nghttp2 last handed out */
+    size_t chunk_bytes;
+    uint8_t preface[RK_PREFACE_BYTES]; /* our SETTINGS frame */
+
+    bool receiving; /* inside rk_grpc_session_receive */
+    bool broken;    /* the peer broke a rule: say GOAWAY, then close */
+    bool dead;      /* nothing can be said any more, not even GOAWAY */
+};
+
+/* Ends the connection with GOAWAY and this HTTP/2 error code. */
+void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error);
+
+#endif
