@@ -136,7 +136,9 @@ static void keep_message(struct rk_call *call, const char *message)
 {
     if (message == NULL || message[0] == '\0')
         return;
-    size_t length = strnlen(message, MAX_STATUS_MESSAGE_BYTES);
+    size_t length = strlen(message);
+    if (length > MAX_STATUS_MESSAGE_BYTES)
+        length = MAX_STATUS_MESSAGE_BYTES;
     call->message = rk_pool_alloc(call->session->pool, 3 * length);
     if (call->message != NULL) /* else the status must do */
         call->message_bytes = rk_percent_encode(message, length, call->message);
