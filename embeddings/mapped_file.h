@@ -1,7 +1,7 @@
 /* Read-only mapped files that survive what happens to the file beneath.
  *
- * A file that is truncated while it is mapped makes the reader's next access raise SIGBUS. With containment installed the
- * page is replaced by zeros, the mapping is marked damaged, and the reader goes on; whoever uses the data asks
+ * A file that is truncated while it is mapped makes the reader's next access raise SIGBUS. With containment installed
+ * the page is replaced by zeros, the mapping is marked damaged, and the reader goes on; whoever uses the data asks
  * rk_mapped_file_damaged() afterwards and throws the result away. */
 #ifndef RANKD_EMBEDDINGS_MAPPED_FILE_H
 #define RANKD_EMBEDDINGS_MAPPED_FILE_H
@@ -13,9 +13,9 @@
 
 struct rk_mapped_file; /* opaque; immutable but for its damage mark, so any thread may read it */
 
-/* Opens `name` (one path component: no '/', no "..") below the directory dir_fd and maps all of it. Refuses symlinks, FIFOs,
- * directories and devices without blocking, and a size other than expect_bytes (UINT64_MAX: any).
- * An empty file maps to an empty range. Errors: RK_NOT_FOUND, RK_CORRUPT (kind or size), RK_IO. */
+/* Opens `name` (one path component: no '/', no "..") below the directory dir_fd and maps all of it. Refuses symlinks,
+ * FIFOs, directories and devices without blocking, and a size other than expect_bytes (UINT64_MAX: any). An empty file
+ * maps to an empty range. Errors: RK_NOT_FOUND, RK_CORRUPT (kind or size), RK_IO. */
 enum rk_status rk_mapped_file_open(int dir_fd, const char *name, uint64_t expect_bytes, struct rk_mapped_file **file,
                                    struct rk_error *error);
 void rk_mapped_file_close(struct rk_mapped_file *file);
@@ -27,15 +27,20 @@ uint64_t rk_mapped_file_bytes(const struct rk_mapped_file *file);
 bool rk_mapped_file_damaged(const struct rk_mapped_file *file);
 void rk_mapped_file_mark_damaged(struct rk_mapped_file *file);
 
-/* XXH3-64 of bytes [offset, offset + length) fed into a running hash is what rk_mapped_file_hash does for the whole file;
- * progress, when not NULL, is called about every 64 MiB with the bytes hashed since its last call and may return false to stop
- * early (RK_CANCELLED). Reads through the mapping, so damage shows in rk_mapped_file_damaged(). */
+/* Tells the kernel that reads will jump about: a read that misses the page cache then loads its own page, not its
+ * neighbours. */
+void rk_mapped_file_advise_random(const struct rk_mapped_file *file);
+
+/* XXH3-64 of bytes [offset, offset + length) fed into a running hash is what rk_mapped_file_hash does for the whole
+ * file; progress, when not NULL, is called about every 64 MiB with the bytes hashed since its last call and may return
+ * false to stop early (RK_CANCELLED). Reads through the mapping: RK_CORRUPT when the file is damaged, before or
+ * meanwhile. */
 typedef bool rk_hash_progress_fn(void *context, uint64_t bytes);
 enum rk_status rk_mapped_file_hash(const struct rk_mapped_file *file, rk_hash_progress_fn *progress, void *context,
                                    uint64_t *hash);
 
-/* Installs the SIGBUS handler, once per process, from main() before threads start. A SIGBUS outside every mapping is passed on to the
- * handler that was there before (or kills, as it would have). */
+/* Installs the SIGBUS handler, once per process, from main() before threads start. A SIGBUS outside every mapping is
+ * passed on to the handler that was there before (or kills, as it would have). */
 enum rk_status rk_mapped_file_contain_sigbus(struct rk_error *error);
 
 #endif

@@ -1,7 +1,8 @@
 /* Embedding tables: what they are (specs, plain data) and tables that can be read (opaque).
  *
- * A table of num_embeddings rows is cut into shards, each a file of consecutive rows without header or padding: row r of a shard
- * starts at (r - first_row) * row_bytes. Files are mapped and used in place. All counts are 64-bit: four billion rows and more can be described. */
+ * A table of num_embeddings rows is cut into shards, each a file of consecutive rows without header or padding: row r
+ * of a shard starts at (r - first_row) * row_bytes. Files are mapped and used in place. All counts are 64-bit: four
+ * billion rows and more can be described. */
 #ifndef RANKD_EMBEDDINGS_TABLE_H
 #define RANKD_EMBEDDINGS_TABLE_H
 
@@ -41,34 +42,50 @@ struct rk_table_spec {
     uint32_t embedding_dim;
     enum rk_row_format format;
     enum rk_out_of_range out_of_range;
-    uint64_t default_row; /* for RK_OUT_OF_RANGE_DEFAULT */
+    uint64_t default_row;               /* for RK_OUT_OF_RANGE_DEFAULT */
     const struct rk_shard_spec *shards; /* in row order, covering every row exactly once */
     uint32_t num_shards;
 };
 
 struct rk_table;
 
-/* Checks the spec (sizes, coverage, overflow), maps the shards from the package directory dir_fd. The spec must outlive the table.
- * Errors name the table, the shard's file and the field. Checksums are not read here: see rk_table_file. */
-enum rk_status rk_table_open(const struct rk_table_spec *spec, int dir_fd, struct rk_table **table, struct rk_error *error);
+/* Everything about a spec that needs no files: formats, sizes without overflow, the default row, shards that follow one
+ * another and cover every row exactly once under plain file names. RK_INVALID with a text that names table, field and
+ * value. */
+enum rk_status rk_table_spec_check(const struct rk_table_spec *spec, struct rk_error *error);
+
+/* Checks the spec (rk_table_spec_check), maps the shards from the package directory dir_fd. The spec must outlive the
+ * table. Errors name the table, the shard's file and the field. Checksums are not read here: see rk_table_file. */
+enum rk_status rk_table_open(const struct rk_table_spec *spec, int dir_fd, struct rk_table **table,
+                             struct rk_error *error);
 void rk_table_close(struct rk_table *table);
 
 struct rk_mapped_file *rk_table_file(const struct rk_table *table, uint32_t shard);
 bool rk_table_damaged(const struct rk_table *table);
 
+/* What to do with an id outside the table; false when it is to be rejected. *out_of_range grows by one. */
+bool rk_table_resolve_outside(const struct rk_table_spec *spec, int64_t *id, uint64_t *out_of_range);
+
 /* Turns any id into a row by the table's policy. Returns false when the policy is to reject. *out_of_range grows by one
  * for an id outside the table. */
 static inline bool rk_table_resolve(const struct rk_table_spec *spec, int64_t *id, uint64_t *out_of_range)
 {
-    if ((uint64_t)*id < spec->num_embeddings)
-        return true;
-    extern bool rk_table_resolve_slow(const struct rk_table_spec *spec, int64_t *id, uint64_t *out_of_range);
-    return rk_table_resolve_slow(spec, id, out_of_range);
+    /* As unsigned numbers, negative ids lie past every table. */
+    return (uint64_t)*id < spec->num_embeddings || rk_table_resolve_outside(spec, id, out_of_range);
 }
 
-/* One bag: out[embedding_dim] = sum of weights[i] * row(ids[i]) (weights NULL: ones). Ids must have been resolved.
- * `rows` is scratch for num_ids pointers. An empty bag gives zeros. */
-void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernels, const int64_t *ids, const float *weights,
-                   size_t num_ids, const float **rows, float *out);
+/* Pools num_bags bags that lie one after the other in `ids`: bag b is ids[offsets[b] .. offsets[b + 1]) with the
+ * weights at the same places (NULL: ones), and out[b * out_stride .. + embedding_dim) becomes the sum of weight * row,
+ * divided by the number of ids when `mean`. An empty bag gives zeros. Ids must have been resolved. Rows of later bags
+ * are prefetched while earlier ones are summed. */
+struct rk_bag_list {
+    const int64_t *ids;
+    const float *weights;
+    const uint32_t *offsets; /* [num_bags + 1] */
+    size_t num_bags;
+    bool mean;
+};
+void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags,
+                   float *out, size_t out_stride);
 
 #endif

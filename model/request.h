@@ -64,7 +64,8 @@ struct rk_request {
  * RK_INVALID naming the field, the value and what was expected: an unknown, missing or repeated feature, a wrong number of
  * dense values, lengths that do not add up, a NaN or infinity in dense or weights, an id outside its table when the policy is
  * reject, weights where there should be none or too few, no candidate. RK_EXHAUSTED past a limit or when the arena is full.
- * On failure nothing that another request can see has changed. */
+ * On failure *request keeps what it held, except that out_of_range_ids is set (so that rejected ids can be counted too), and nothing that
+ * another request can see has changed. */
 enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk_request_limits *limits,
                                const struct rk_named_request *named, struct rk_arena *arena, struct rk_request *request,
                                struct rk_error *error);

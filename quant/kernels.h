@@ -1,8 +1,8 @@
 /* The kernels that this machine runs, chosen once at start.
  *
  * One list (quant/kernels.c) names every variant of every kernel with the instruction sets that it needs. The scalar
- * variant is the specification; each instruction set overrides what it does better. Tests and benchmarks walk the same list.
- * Kernels only assert their preconditions: callers check sizes and ids before. */
+ * variant is the specification; each instruction set overrides what it does better. Tests and benchmarks walk the same
+ * list. Kernels only assert their preconditions: callers check sizes and ids before. */
 #ifndef RANKD_QUANT_KERNELS_H
 #define RANKD_QUANT_KERNELS_H
 
@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 /* out[dim] = sum over i < count of weights[i] * rows[i][0..dim), or the plain sum when weights is NULL.
- * count may be 0 (out becomes zero). Rows and out need no alignment beyond that of float. */
+ * count may be 0 (out becomes zero). Rows and out need no alignment beyond that of float. out may be one of the rows,
+ * so that a sum can take part in the next one. */
 typedef void rk_pool_f32_fn(const float *const *rows, const float *weights, size_t count, size_t dim, float *out);
 
 /* sum over i < dim of a[i] * b[i] */
@@ -29,7 +30,7 @@ const char *rk_isa_name(enum rk_isa isa); /* "scalar", "avx2", "avx512" */
 struct rk_kernel_variant {
     const char *kernel; /* "pool_f32" */
     enum rk_isa isa;
-    size_t slot;        /* offset in struct rk_kernels */
+    size_t slot; /* offset in struct rk_kernels */
     void (*function)(void);
 };
 

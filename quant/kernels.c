@@ -1,0 +1,91 @@
+/* Choosing kernels: walks the list (scalar first, then wider instruction sets) and lets every usable variant override
+ * its slot in one table of function pointers. The table is filled once, under pthread_once, and read-only from then on.
+ */
+#include "quant/kernels.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/kernels_list.h"
+
+#define ROW(name, isa_name, suffix)                                                                                    \
+    {#name, RK_ISA_##suffix, offsetof(struct rk_kernels, name), (void (*)(void))rk_##name##_##isa_name},
+static const struct rk_kernel_variant variants[] = {RK_KERNELS(ROW)};
+#undef ROW
+
+enum { NUM_VARIANTS = sizeof variants / sizeof variants[0] };
+
+static const char *const isa_names[RK_ISA_COUNT] = {"scalar", "avx2", "avx512"};
+
+static struct {
+    pthread_once_t once;
+    struct rk_kernels kernels;
+    char description[64 * NUM_VARIANTS];
+} chosen = {.once = PTHREAD_ONCE_INIT};
+
+const char *rk_isa_name(enum rk_isa isa)
+{
+    return (unsigned)isa < RK_ISA_COUNT ? isa_names[isa] : "unknown";
+}
+
+const struct rk_kernel_variant *rk_kernel_variants(size_t *count)
+{
+    *count = NUM_VARIANTS;
+    return variants;
+}
+
+static int machine_has(enum rk_isa isa)
+{
+    if (isa == RK_ISA_SCALAR)
+        return 1;
+#ifdef RANKD_ISA_X86
+    /* These ask the operating system too: registers that it does not save do not count. */
+    __builtin_cpu_init();
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (isa == RK_ISA_AVX2)
+        return avx2;
+    if (isa == RK_ISA_AVX512)
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+    return 0;
+}
+
+int rk_isa_usable(enum rk_isa isa)
+{
+    const char *mask = getenv("RANKD_CPU");
+    for (int highest = 0; mask != NULL && highest < RK_ISA_COUNT; highest++)
+        if (strcmp(mask, isa_names[highest]) == 0 && (int)isa > highest)
+            return 0;
+    return machine_has(isa);
+}
+
+static void choose(void)
+{
+    enum rk_isa isa_of[sizeof(struct rk_kernels) / sizeof(void (*)(void))] = {0};
+    for (size_t i = 0; i < NUM_VARIANTS; i++) {
+        if (!rk_isa_usable(variants[i].isa))
+            continue;
+        memcpy((char *)&chosen.kernels + variants[i].slot, &variants[i].function, sizeof variants[i].function);
+        isa_of[variants[i].slot / sizeof(void (*)(void))] = variants[i].isa;
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < NUM_VARIANTS && variants[i].isa == RK_ISA_SCALAR;
+         i++) /* each kernel has one scalar variant */
+        used += (size_t)snprintf(chosen.description + used, sizeof chosen.description - used, "%s%s=%s", i ? " " : "",
+                                 variants[i].kernel, isa_names[isa_of[variants[i].slot / sizeof(void (*)(void))]]);
+}
+
+const struct rk_kernels *rk_kernels_get(void)
+{
+    pthread_once(&chosen.once, choose);
+    return &chosen.kernels;
+}
+
+const char *rk_kernels_describe(void)
+{
+    rk_kernels_get();
+    return chosen.description;
+}

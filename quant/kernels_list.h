@@ -1,0 +1,31 @@
+/* Every variant of every kernel, in one list: X(kernel, isa, SUFFIX). It declares the functions, fills the table in
+ * kernels.c, and through rk_kernel_variants() feeds the tests and the benchmarks, so that no kernel can exist untested.
+ */
+#ifndef RANKD_QUANT_KERNELS_LIST_H
+#define RANKD_QUANT_KERNELS_LIST_H
+
+#include "quant/kernels.h"
+
+#define RK_KERNELS_SCALAR(X)                                                                                           \
+    X(pool_f32, scalar, SCALAR)                                                                                        \
+    X(dot_f32, scalar, SCALAR)
+
+#ifdef RANKD_ISA_X86
+#define RK_KERNELS_X86(X)                                                                                              \
+    X(pool_f32, avx2, AVX2)                                                                                            \
+    X(dot_f32, avx2, AVX2)                                                                                             \
+    X(pool_f32, avx512, AVX512)                                                                                        \
+    X(dot_f32, avx512, AVX512)
+#else
+#define RK_KERNELS_X86(X)
+#endif
+
+#define RK_KERNELS(X)                                                                                                  \
+    RK_KERNELS_SCALAR(X)                                                                                               \
+    RK_KERNELS_X86(X)
+
+#define RK_KERNEL_DECLARE(kernel, isa, suffix) rk_##kernel##_fn rk_##kernel##_##isa;
+RK_KERNELS(RK_KERNEL_DECLARE)
+#undef RK_KERNEL_DECLARE
+
+#endif
