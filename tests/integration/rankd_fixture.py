@@ -168,12 +168,6 @@ class Stub:
 
 # ---- the server ----
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class RankdServer:
     """A rankd on a free loopback port, ready when entered, ended by its own pid when left. Leaving fails when a sanitizer spoke or when
     it had died by itself."""
@@ -185,36 +179,25 @@ class RankdServer:
         self.process = self._channel = self._stub = None
 
     def __enter__(self):
-        for attempt in range(5):  # another process may take the port between our choosing and rankd's binding it
-            self._start()
-            if self._wait_ready():
-                return self
-            if attempt == 4 or "in use" not in self.log():
-                raise AssertionError(f"rankd did not become ready, exit status {self.process.poll()}:\n{self.log()[-8000:]}")
-
-    def _start(self):
-        self.port = free_port()
-        self.target = f"127.0.0.1:{self.port}"
         self.ready_file = self.folder / "ready"
-        self.ready_file.unlink(missing_ok=True)
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
-                [str(RANKD), "--model-repository", str(self.repository), "--listen", self.target, "--ready-file", str(self.ready_file),
-                 *map(str, self.extra_args)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **(self.env or {})})
+                [str(RANKD), "--model-repository", str(self.repository), "--listen", "127.0.0.1:0",
+                 "--ready-file", str(self.ready_file), *map(str, self.extra_args)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(self.env or {})})
         self.pid = self.process.pid
-
-    def _wait_ready(self):
         limit = time.monotonic() + self.ready_s
-        while self.process.poll() is None:
-            if self.ready_file.exists():
-                return True
+        while not self.ready_file.exists():  # written by rename once requests are served; holds the address
+            if self.process.poll() is not None:
+                raise AssertionError(f"rankd ended before it was ready, exit status {self.process.returncode}:\n{self.log()[-8000:]}")
             if time.monotonic() > limit:
                 self.process.kill()
                 self.process.wait()
                 raise AssertionError(f"rankd was not ready after {self.ready_s:g} s:\n{self.log()[-8000:]}")
             time.sleep(0.005)
-        return False
+        self.target = self.ready_file.read_text(encoding="ascii").strip()
+        self.port = int(self.target.rsplit(":", 1)[1])
+        return self
 
     def log(self):
         return self.log_path.read_text(encoding="utf-8", errors="replace")
