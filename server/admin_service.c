@@ -1,0 +1,97 @@
+/* GetStatus: sums the counters of all threads as they are at this moment. */
+#include "server/admin_service.h"
+
+#include "model/engine.h"
+#include "proto/rank_codec.h"
+#include "server/clock.h"
+#include "server/daemon.h"
+
+#define ARENA_KEEP_BYTES 65536
+
+static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena *arena,
+                                 Rankd__V1__StatusResponse *response)
+{
+    uint32_t count = daemon->registry.num_models;
+    Rankd__V1__ModelStatus *models = rk_arena_array(arena, count, sizeof *models);
+    response->models = rk_arena_array(arena, count, sizeof *response->models);
+    if (models == NULL || response->models == NULL)
+        return RK_NO_MEMORY;
+    response->n_models = count;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct rk_served_model *served = &daemon->registry.models[i];
+        bool damaged = rk_model_damaged(served->model);
+        rankd__v1__model_status__init(&models[i]);
+        models[i].name = (char *)served->name; /* the encoder only reads */
+        models[i].version = served->version;
+        models[i].state = damaged ? "damaged" : "serving";
+        models[i].detail = damaged ? "its files changed while they were served; publish it anew and restart" : "";
+        models[i].bytes = rk_model_bytes(served->model);
+        models[i].heads = (char **)served->spec->heads;
+        models[i].n_heads = served->spec->num_heads;
+        for (uint32_t l = 0; l < daemon->num_loops; l++) {
+            models[i].requests += rk_counter_read(&daemon->loops[l].models[i].requests);
+            models[i].candidates += rk_counter_read(&daemon->loops[l].models[i].candidates);
+        }
+        response->models[i] = &models[i];
+    }
+    return RK_OK;
+}
+
+static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusResponse *response)
+{
+    for (uint32_t i = 0; i < daemon->num_loops; i++) {
+        const struct rk_loop_counters *counters = &daemon->loops[i].loop->counters;
+        response->connections += rk_counter_read(&counters->connections);
+        response->requests += rk_counter_read(&counters->requests);
+        response->request_errors += rk_counter_read(&counters->request_errors);
+    }
+    for (uint32_t i = 0; i < daemon->num_workers; i++) {
+        const struct rk_worker_counters *counters = rk_worker_counters_of(daemon->workers[i]);
+        response->batches += rk_counter_read(&counters->batches);
+        response->batched_candidates += rk_counter_read(&counters->candidates);
+        response->batched_requests += rk_counter_read(&counters->slices);
+    }
+}
+
+static enum rk_status answer(struct rk_admin_service *service, struct rk_call *call, const uint8_t *bytes,
+                             size_t length, struct rk_error *error)
+{
+    const struct rk_daemon *daemon = service->daemon;
+    ProtobufCMessage *request;
+    enum rk_status status =
+        rk_message_decode(&rankd__v1__status_request__descriptor, bytes, length, &service->arena, &request, error);
+    if (status != RK_OK)
+        return status;
+    Rankd__V1__StatusResponse response = RANKD__V1__STATUS_RESPONSE__INIT;
+    response.build = RANKD_VERSION;
+    response.uptime_s = (rk_clock_us() - daemon->started_us) / 1000000u;
+    response.backend = (char *)rk_engine_describe();
+    response.workers = daemon->num_workers;
+    response.event_loops = daemon->num_loops;
+    response.queued = rk_queue_depth(daemon->queue);
+    add_counters(daemon, &response);
+    status = add_models(daemon, &service->arena, &response);
+    if (status != RK_OK)
+        return status;
+    uint8_t *encoded;
+    size_t encoded_bytes;
+    status = rk_message_encode(&response.base, &service->arena, &encoded, &encoded_bytes);
+    return status == RK_OK ? rk_call_send(call, encoded, encoded_bytes) : status;
+}
+
+static void message(void *argument, struct rk_call *call, const uint8_t *bytes, size_t length)
+{
+    struct rk_admin_service *service = argument;
+    struct rk_error error = {0};
+    enum rk_status status = answer(service, call, bytes, length, &error);
+    rk_call_finish(call, rk_grpc_status_of(status), error.text[0] != '\0' ? error.text : NULL);
+    rk_arena_reset(&service->arena, ARENA_KEEP_BYTES);
+}
+
+struct rk_method rk_admin_service_method(struct rk_admin_service *service)
+{
+    return (struct rk_method){.path = "/rankd.v1.Admin/GetStatus",
+                              .kind = RK_METHOD_UNARY,
+                              .message = message,
+                              .service = service};
+}

@@ -1,0 +1,53 @@
+/* One client connection: a socket below, an rk_grpc_session above. All on its event loop's thread. */
+#ifndef RANKD_SERVER_CONNECTION_H
+#define RANKD_SERVER_CONNECTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event_struct.h>
+
+struct rk_grpc_session;
+struct rk_loop;
+
+struct rk_connection {
+    struct rk_connection *next, *previous; /* of the loop's connections */
+    struct rk_connection *next_dirty;
+    struct rk_loop *loop;
+    struct rk_grpc_session *session; /* NULL while lingering */
+    int fd;
+    bool dirty;     /* in the loop's list of those that may have output */
+    bool closing;   /* the session is beyond repair: its last output, then the end */
+    bool lingering; /* all is said; reads to the end so that the kernel does not reset what is still on its way */
+    bool leaving;   /* was told that we go away */
+    struct event readable, writable;
+    uint8_t *pending; /* output that the socket did not take; from the loop's pool */
+    uint32_t pending_bytes, pending_sent;
+    uint64_t opened_us, moved_us; /* moved: when a byte last went either way */
+    uint64_t leave_by_us;         /* while lingering or leaving */
+    uint64_t received_bytes;
+    uint64_t next_deadline_us; /* of its calls; UINT64_MAX: none */
+};
+
+/* Takes the socket over; closes it when there is no memory. */
+void rk_connection_open(struct rk_loop *loop, int fd);
+
+/* At once, without another word; open calls are cancelled. */
+void rk_connection_close(struct rk_connection *connection);
+
+/* Its session may have output: it is flushed before the loop sleeps. */
+void rk_connection_touch(struct rk_connection *connection);
+
+/* Writes what there is; may close the connection. */
+void rk_connection_flush(struct rk_connection *connection);
+
+/* Answers calls whose deadline has passed. */
+void rk_connection_expire(struct rk_connection *connection, uint64_t now_us);
+
+/* Once a second: closes what has been silent or stuck for too long. */
+void rk_connection_tick(struct rk_connection *connection, uint64_t now_us);
+
+/* No new calls; closes when the open ones are answered. */
+void rk_connection_drain(struct rk_connection *connection);
+
+#endif

@@ -1,0 +1,34 @@
+/* Counters: each belongs to one thread, which adds to it; others read it whenever they like. So adding needs no locked
+ * instruction. */
+#ifndef RANKD_SERVER_COUNTERS_H
+#define RANKD_SERVER_COUNTERS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef _Atomic uint64_t rk_counter;
+
+static inline void rk_counter_add(rk_counter *counter, uint64_t amount)
+{
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, value + amount, memory_order_relaxed);
+}
+
+static inline uint64_t rk_counter_read(const rk_counter *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+struct rk_model_counters { /* one per model in each event loop */
+    rk_counter requests, candidates;
+};
+
+struct rk_loop_counters {
+    rk_counter requests, request_errors, connections; /* connections: open now */
+};
+
+struct rk_worker_counters {
+    rk_counter batches, slices, candidates;
+};
+
+#endif

@@ -1,0 +1,194 @@
+/* Who is there, and in which order they come and go.
+ *
+ *   start   queue, workers, loops, listener, scrubber
+ *   drain   listener, then the loops say goodbye to their clients
+ *   end     loops stop, the queue stops, workers leave, then the loops' memory goes: jobs may come back until the last
+ * worker has left */
+#include "server/daemon.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "server/clock.h"
+
+static uint32_t num_processors(void)
+{
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return count > 0 ? (uint32_t)count : 1;
+}
+
+static bool has_room(void *context)
+{
+    const struct rk_daemon *daemon = context;
+    uint64_t open = 0;
+    for (uint32_t i = 0; i < daemon->num_loops; i++)
+        open += rk_counter_read(&daemon->loops[i].loop->counters.connections);
+    return open < daemon->options.max_connections;
+}
+
+static void hand_over(void *context, int fd)
+{
+    struct rk_daemon *daemon = context;
+    rk_loop_adopt(daemon->loops[daemon->turn++ % daemon->num_loops].loop, fd);
+}
+
+static void deliver_close_listener(void *receiver, struct rk_mail *mail)
+{
+    (void)receiver;
+    struct rk_daemon *daemon = (struct rk_daemon *)((char *)mail - offsetof(struct rk_daemon, close_listener));
+    rk_listener_close(daemon->listener);
+    daemon->listener = NULL;
+}
+
+static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loop *entry, struct rk_error *error)
+{
+    const struct rk_options *options = &daemon->options;
+    struct rk_loop_config config = {.index = (uint32_t)(entry - daemon->loops),
+                                    .limits = RK_GRPC_LIMITS_DEFAULT,
+                                    .handshake_timeout_us = options->handshake_timeout_s * 1000000u,
+                                    .idle_timeout_us = options->idle_timeout_s * 1000000u,
+                                    .left_fd = daemon->left_fd};
+    config.limits.max_streams = (uint32_t)options->max_streams;
+    config.limits.max_message_bytes = options->max_message_bytes;
+    entry->models = calloc(daemon->registry.num_models, sizeof *entry->models);
+    if (entry->models == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "failed to make an event loop: out of memory");
+    enum rk_status status = rk_loop_create(&config, &entry->loop, error);
+    if (status != RK_OK)
+        return status;
+    entry->rank = (struct rk_rank_service){
+        .loop = entry->loop,
+        .registry = &daemon->registry,
+        .queue = daemon->queue,
+        .models = entry->models,
+        .limits = {.max_candidates = (uint32_t)options->max_candidates, .max_ids = options->max_ids},
+    };
+    snprintf(entry->rank.pushback_ms, sizeof entry->rank.pushback_ms, "%u", (unsigned)options->retry_pushback_ms);
+    entry->health = (struct rk_health_service){.registry = &daemon->registry, .draining = &daemon->draining};
+    entry->admin = (struct rk_admin_service){.daemon = daemon};
+    rk_arena_init(&entry->health.arena, 4096);
+    rk_arena_init(&entry->admin.arena, 4096);
+    entry->methods[0] = rk_rank_service_method(&entry->rank);
+    entry->methods[1] = rk_health_service_method(&entry->health);
+    entry->methods[2] = rk_admin_service_method(&entry->admin);
+    return RK_OK;
+}
+
+static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *error)
+{
+    const struct rk_options *options = &daemon->options;
+    uint32_t count = options->workers > 0 ? (uint32_t)options->workers : num_processors();
+    struct rk_queue_config config = {.num_models = daemon->registry.num_models,
+                                     .max_jobs = (uint32_t)options->max_queued_requests,
+                                     .max_batch = (uint32_t)options->max_batch,
+                                     .spin_us = (uint32_t)options->worker_spin_us};
+    enum rk_status status = rk_queue_create(&config, &daemon->queue, error);
+    daemon->workers = calloc(count, sizeof *daemon->workers);
+    if (status == RK_OK && daemon->workers == NULL)
+        status = rk_error_set(error, RK_NO_MEMORY, "failed to start the workers: out of memory");
+    for (uint32_t i = 0; status == RK_OK && i < count; i++) {
+        status = rk_worker_start(i, &daemon->registry, daemon->queue, config.max_batch, &daemon->workers[i], error);
+        if (status == RK_OK)
+            daemon->num_workers++;
+    }
+    return status;
+}
+
+static enum rk_status start_loops(struct rk_daemon *daemon, struct rk_error *error)
+{
+    uint32_t count = (uint32_t)daemon->options.event_loops;
+    enum rk_status status = rk_listener_open(daemon->options.listen, &daemon->listener, error);
+    daemon->loops = calloc(count, sizeof *daemon->loops);
+    if (status == RK_OK && daemon->loops == NULL)
+        status = rk_error_set(error, RK_NO_MEMORY, "failed to start the event loops: out of memory");
+    for (uint32_t i = 0; status == RK_OK && i < count; i++) {
+        daemon->num_loops++; /* rk_daemon_destroy takes half-made ones apart too */
+        status = create_loop(daemon, &daemon->loops[i], error);
+    }
+    if (status == RK_OK)
+        status = rk_listener_attach(daemon->listener, daemon->loops[0].loop->base, hand_over, has_room, daemon, error);
+    for (uint32_t i = count; status == RK_OK && i-- > 0;) /* the listener's last: it hands sockets to the others */
+        status = rk_loop_start(daemon->loops[i].loop, daemon->loops[i].methods, RK_NUM_METHODS, error);
+    return status;
+}
+
+enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_registry *registry,
+                               struct rk_daemon **result, struct rk_error *error)
+{
+    *result = NULL;
+    struct rk_daemon *daemon = calloc(1, sizeof *daemon);
+    if (daemon == NULL) {
+        rk_registry_close(registry);
+        return rk_error_set(error, RK_NO_MEMORY, "failed to start: out of memory");
+    }
+    daemon->options = *options;
+    daemon->registry = *registry;
+    *registry = (struct rk_registry){0};
+    daemon->started_us = rk_clock_us();
+    daemon->close_listener.deliver = deliver_close_listener;
+    daemon->left_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    enum rk_status status =
+        daemon->left_fd >= 0 ? RK_OK : rk_error_set(error, RK_IO, "failed to create an eventfd: %m");
+    if (status == RK_OK)
+        status = start_workers(daemon, error);
+    if (status == RK_OK)
+        status = start_loops(daemon, error);
+    if (status == RK_OK && options->scrub_interval_s > 0)
+        status = rk_scrub_start(&daemon->registry, (uint32_t)options->scrub_interval_s,
+                                (uint32_t)options->scrub_rate_mib_s, &daemon->scrub, error);
+    if (status != RK_OK) {
+        rk_daemon_destroy(daemon);
+        return status;
+    }
+    *result = daemon;
+    return RK_OK;
+}
+
+void rk_daemon_drain(struct rk_daemon *daemon)
+{
+    if (atomic_exchange(&daemon->draining, true))
+        return;
+    rk_mailbox_post(&daemon->loops[0].loop->mailbox, &daemon->close_listener);
+    for (uint32_t i = 0; i < daemon->num_loops; i++)
+        rk_loop_drain(daemon->loops[i].loop);
+}
+
+static void free_loop(struct rk_daemon_loop *entry)
+{
+    rk_loop_destroy(entry->loop);
+    rk_arena_deinit(&entry->health.arena);
+    rk_arena_deinit(&entry->admin.arena);
+    free(entry->models);
+}
+
+void rk_daemon_destroy(struct rk_daemon *daemon)
+{
+    if (daemon == NULL)
+        return;
+    rk_scrub_stop(daemon->scrub);
+    for (uint32_t i = 0; i < daemon->num_loops; i++) {
+        if (daemon->loops[i].loop == NULL || !daemon->loops[i].loop->started)
+            continue;
+        rk_loop_stop(daemon->loops[i].loop);
+        rk_loop_join(daemon->loops[i].loop);
+    }
+    rk_listener_close(daemon->listener);
+    if (daemon->queue != NULL)
+        rk_queue_stop(daemon->queue);
+    for (uint32_t i = 0; i < daemon->num_workers; i++)
+        rk_worker_join(daemon->workers[i]);
+    for (uint32_t i = 0; i < daemon->num_loops; i++)
+        free_loop(&daemon->loops[i]);
+    rk_queue_destroy(daemon->queue);
+    rk_registry_close(&daemon->registry);
+    free(daemon->workers);
+    free(daemon->loops);
+    if (daemon->left_fd >= 0)
+        close(daemon->left_fd);
+    free(daemon);
+}

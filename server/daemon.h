@@ -1,0 +1,59 @@
+/* The daemon as a whole: models, queue, workers, event loops, and how they start and stop. */
+#ifndef RANKD_SERVER_DAEMON_H
+#define RANKD_SERVER_DAEMON_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/admin_service.h"
+#include "server/health_service.h"
+#include "server/listener.h"
+#include "server/loop.h"
+#include "server/options.h"
+#include "server/queue.h"
+#include "server/rank_service.h"
+#include "server/registry.h"
+#include "server/scrub.h"
+#include "server/worker.h"
+
+#define RK_NUM_METHODS 3
+
+/* An event loop and the services that run on it. */
+struct rk_daemon_loop {
+    struct rk_loop *loop;
+    struct rk_model_counters *models; /* [registry.num_models] */
+    struct rk_rank_service rank;
+    struct rk_health_service health;
+    struct rk_admin_service admin;
+    struct rk_method methods[RK_NUM_METHODS];
+};
+
+struct rk_daemon {
+    struct rk_options options;
+    struct rk_registry registry;
+    struct rk_queue *queue;
+    struct rk_worker **workers;
+    uint32_t num_workers;
+    struct rk_daemon_loop *loops;
+    uint32_t num_loops, turn; /* turn: the loop that gets the next connection; the listener's thread alone */
+    struct rk_listener *listener;
+    struct rk_mail close_listener;
+    struct rk_scrub *scrub;
+    uint64_t started_us;
+    atomic_bool draining;
+    int left_fd; /* an eventfd that counts the loops that have left */
+};
+
+/* Starts everything on a registry that was opened; takes the registry over, also when it fails. */
+enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_registry *registry,
+                               struct rk_daemon **daemon, struct rk_error *error);
+
+/* Takes no new connections and calls; loops leave one by one when their open calls are answered, and count up left_fd.
+ */
+void rk_daemon_drain(struct rk_daemon *daemon);
+
+/* Closes what is left at once, waits for all threads, frees everything. NULL is allowed. */
+void rk_daemon_destroy(struct rk_daemon *daemon);
+
+#endif

@@ -1,0 +1,81 @@
+/* An event loop: one thread that owns a share of the connections, the calls on them and their jobs.
+ *
+ * Others reach it through its mailbox alone: workers send settled jobs, the listener sends sockets, main says drain and
+ * stop. */
+#ifndef RANKD_SERVER_LOOP_H
+#define RANKD_SERVER_LOOP_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "server/counters.h"
+#include "server/grpc/session.h"
+#include "server/job.h"
+#include "server/mailbox.h"
+
+#define RK_LOOP_BUFFER_BYTES (256 << 10)
+
+struct rk_connection;
+
+struct rk_loop_config {
+    uint32_t index;
+    struct rk_grpc_limits limits;
+    uint64_t handshake_timeout_us, idle_timeout_us;
+    int left_fd; /* an eventfd that is written when a draining loop has no connection left */
+};
+
+struct rk_loop {
+    struct rk_loop_counters counters; /* may be read by any thread; all else is the loop's own */
+    struct rk_mailbox mailbox;        /* anybody may post */
+    struct event_base *base;
+    struct event mail, deadline, tick;
+    struct rk_pool *pool;
+    struct rk_job_pool *jobs;
+    struct rk_grpc_session_config grpc;
+    uint64_t handshake_timeout_us, idle_timeout_us;
+    uint8_t *buffer; /* RK_LOOP_BUFFER_BYTES */
+    struct rk_connection *connections, *dirty;
+    uint64_t next_deadline_us; /* when `deadline` fires; UINT64_MAX: it is not set */
+    bool draining, left;
+    int left_fd;
+    uint32_t index;
+    struct rk_mail drain_mail, stop_mail;
+    pthread_t thread;
+    bool started;
+};
+
+enum rk_status rk_loop_create(const struct rk_loop_config *config, struct rk_loop **loop, struct rk_error *error);
+
+/* The methods must outlive the loop. */
+enum rk_status rk_loop_start(struct rk_loop *loop, const struct rk_method *methods, size_t num_methods,
+                             struct rk_error *error);
+
+/* From any thread: hands over an accepted socket. */
+void rk_loop_adopt(struct rk_loop *loop, int fd);
+
+/* From any thread, once each: take no new calls and leave when the open ones are answered; leave now. */
+void rk_loop_drain(struct rk_loop *loop);
+void rk_loop_stop(struct rk_loop *loop);
+
+/* Waits for the thread to leave. */
+void rk_loop_join(struct rk_loop *loop);
+
+/* After the workers have gone too, so that no mail can come any more. */
+void rk_loop_destroy(struct rk_loop *loop);
+
+/* ---- for what runs on the loop's thread ---- */
+
+/* Writes the output of every touched connection. */
+void rk_loop_flush(struct rk_loop *loop);
+
+/* Makes sure that deadlines are looked at then. */
+void rk_loop_wake_by(struct rk_loop *loop, uint64_t deadline_us);
+
+void rk_loop_connection_opened(struct rk_loop *loop);
+void rk_loop_connection_closed(struct rk_loop *loop);
+
+#endif

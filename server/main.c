@@ -1,0 +1,160 @@
+/* rankd: reads its options, loads the models, serves until it is told to stop, drains, exits.
+ *
+ * Exit status: 0 after a clean stop or a clean --check; 1 when something could not be done; 2 when the command line or
+ * the configuration is wrong. Main's thread does nothing but wait for signals once the daemon runs. */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "embeddings/mapped_file.h"
+#include "model/engine.h"
+#include "server/clock.h"
+#include "server/command_line.h"
+#include "server/daemon.h"
+#include "server/log.h"
+#include "server/notify.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+static void print_help(void)
+{
+    printf("rankd serves ranking models over gRPC.\n\n"
+           "  rankd --model-repository DIR [--listen HOST:PORT] [--config FILE] [options]\n\n"
+           "  --config FILE                      read options from a YAML file; flags override it\n"
+           "  --check                            load everything as for serving, print what would be served, exit\n"
+           "  --print-config                     print a configuration file with all defaults\n"
+           "  --version, --help\n\n");
+    rk_options_print_help(stdout);
+}
+
+/* Signals are read from a descriptor; all threads inherit the mask, so none is interrupted. */
+static int open_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGPIPE, SIG_IGN);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+        return -1;
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static const char *next_signal(int signals)
+{
+    struct signalfd_siginfo info;
+    if (read(signals, &info, sizeof info) != (ssize_t)sizeof info)
+        return NULL;
+    return info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
+}
+
+static void wait_for_signal(int signals)
+{
+    const char *name;
+    struct pollfd ready = {.fd = signals, .events = POLLIN};
+    while ((name = next_signal(signals)) == NULL)
+        poll(&ready, 1, -1);
+    rk_log(RK_LOG_INFO, "draining signal=%s", name);
+}
+
+/* Waits until every loop has left or the time is up. True: every open call was answered. */
+static bool wait_for_drain(struct rk_daemon *daemon, int signals)
+{
+    uint64_t end_us = rk_clock_us() + daemon->options.drain_timeout_s * 1000000u;
+    uint64_t left = 0;
+    while (left < daemon->num_loops) {
+        uint64_t now_us = rk_clock_us();
+        if (now_us >= end_us)
+            return false;
+        struct pollfd ready[2] = {{.fd = daemon->left_fd, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+        poll(ready, 2, (int)((end_us - now_us) / 1000u) + 1);
+        uint64_t count;
+        if (read(daemon->left_fd, &count, sizeof count) == (ssize_t)sizeof count)
+            left += count;
+        const char *name = next_signal(signals);
+        if (name != NULL)
+            rk_log(RK_LOG_INFO, "still draining signal=%s; SIGKILL would end it and lose the open calls", name);
+    }
+    return true;
+}
+
+static void announce(const struct rk_daemon *daemon)
+{
+    char models[1024];
+    rk_registry_list(&daemon->registry, models, sizeof models);
+    rk_log(RK_LOG_INFO, "serving %s on %s; workers=%u event_loops=%u backend: %s", models,
+           rk_listener_address(daemon->listener), daemon->num_workers, daemon->num_loops, rk_engine_describe());
+}
+
+static int serve(const struct rk_options *options, struct rk_registry *registry, int signals)
+{
+    struct rk_error error = {0};
+    struct rk_daemon *daemon;
+    if (rk_daemon_start(options, registry, &daemon, &error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "%s", error.text);
+        return EXIT_FAILED;
+    }
+    announce(daemon);
+    int code = 0;
+    if (options->ready_file[0] != '\0' &&
+        rk_notify_write_ready_file(options->ready_file, rk_listener_address(daemon->listener), &error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "%s", error.text);
+        code = EXIT_FAILED;
+    } else {
+        rk_notify_manager("READY=1");
+        wait_for_signal(signals);
+        rk_notify_manager("STOPPING=1");
+    }
+    rk_daemon_drain(daemon);
+    if (wait_for_drain(daemon, signals))
+        rk_log(RK_LOG_INFO, "drained, every open call was answered");
+    else
+        rk_log(RK_LOG_WARN, "drain_timeout_s=%" PRIu64 " is over; the calls that are still open are cancelled",
+               options->drain_timeout_s);
+    rk_daemon_destroy(daemon);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct rk_command_line line;
+    struct rk_error error = {0};
+    if (rk_command_line_parse(argc, argv, &line, &error) != RK_OK) {
+        fprintf(stderr, "rankd: %s\n", error.text);
+        return EXIT_USAGE;
+    }
+    if (line.help)
+        print_help();
+    else if (line.version)
+        printf("rankd %s\n", RANKD_VERSION);
+    else if (line.print_config)
+        rk_options_print_sample(stdout);
+    if (line.help || line.version || line.print_config)
+        return fflush(stdout) == 0 ? 0 : EXIT_FAILED;
+
+    rk_log_start((enum rk_log_level)line.options.log_level);
+    int signals = open_signals();
+    if (signals < 0 || rk_mapped_file_contain_sigbus(&error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "failed to set up signals: %s", error.text[0] != '\0' ? error.text : strerror(errno));
+        return EXIT_FAILED;
+    }
+    struct rk_registry registry;
+    enum rk_status status = rk_registry_open(line.options.model_repository, &registry, &error);
+    if (status != RK_OK)
+        rk_log(RK_LOG_ERROR, "%s", error.text);
+    if (line.check)
+        rk_registry_print(&registry, stdout);
+    if (status != RK_OK || line.check) {
+        bool sound = status == RK_OK && registry.num_problems == 0;
+        rk_registry_close(&registry);
+        return sound ? 0 : EXIT_FAILED;
+    }
+    int code = serve(&line.options, &registry, signals);
+    close(signals);
+    return code;
+}

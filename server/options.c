@@ -1,0 +1,267 @@
+/* The table of options and what is done with one value: parse, check, print. Runs before threads start. */
+#include "server/options.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <string.h>
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error",
+                                         NULL}; /* in the order of enum rk_log_level */
+
+#define TEXT(field, unit_, initial_, help_)                                                                            \
+    {                                                                                                                  \
+        .name = #field, .type = RK_OPTION_TEXT, .offset = offsetof(struct rk_options, field), .unit = unit_,           \
+        .initial = initial_, .help = help_                                                                             \
+    }
+#define NUMBER(field, unit_, least_, most_, initial_, help_)                                                           \
+    {                                                                                                                  \
+        .name = #field, .type = RK_OPTION_NUMBER, .offset = offsetof(struct rk_options, field), .unit = unit_,         \
+        .least = least_, .most = most_, .initial = initial_, .help = help_                                             \
+    }
+#define CHOICE(field, choices_, initial_, help_)                                                                       \
+    {                                                                                                                  \
+        .name = #field, .type = RK_OPTION_CHOICE, .offset = offsetof(struct rk_options, field), .choices = choices_,   \
+        .initial = initial_, .help = help_                                                                             \
+    }
+
+/* clang-format off */
+static const struct rk_option table[] = {
+    TEXT(model_repository, "directory", "", "where the models are: DIR/<model>/<version>/; required"),
+    TEXT(listen, "HOST:PORT", "127.0.0.1:8470", "the address to serve on; port 0 takes a free one"),
+    TEXT(ready_file, "file", "", "write the address here, atomically, once requests are served"),
+    NUMBER(workers, "threads", 0, 512, "0", "compute threads; 0: one per processor"),
+    NUMBER(event_loops, "threads", 1, 64, "1", "threads that talk to clients"),
+    NUMBER(worker_spin_us, "us", 0, 1000, "0", "how long an idle worker looks for work before it sleeps"),
+    NUMBER(max_batch, "candidates", 1, 65536, "512", "the most candidates in one engine run; larger requests are split"),
+    NUMBER(max_queued_requests, "requests", 1, 1000000, "1024", "per model; past it RESOURCE_EXHAUSTED"),
+    NUMBER(retry_pushback_ms, "ms", 0, 60000, "50", "when a refused client may try again (grpc-retry-pushback-ms)"),
+    NUMBER(max_candidates, "candidates", 1, 1048576, "65536", "the most candidates in one request"),
+    NUMBER(max_ids, "ids", 1, 268435456, "4194304", "the most ids in one request, all features together"),
+    NUMBER(max_message_bytes, "bytes", 1024, 1073741824, "4194304", "the longest request message"),
+    NUMBER(max_connections, "connections", 1, 1000000, "4096", "open at a time; more are closed at once"),
+    NUMBER(max_streams, "calls", 1, 1000000, "1024", "open at a time on one connection; more are refused"),
+    NUMBER(handshake_timeout_s, "s", 1, 3600, "10", "a connection that has not spoken HTTP/2 by then is closed"),
+    NUMBER(idle_timeout_s, "s", 1, 86400, "300", "a connection on which nothing moves for so long is closed"),
+    NUMBER(drain_timeout_s, "s", 0, 3600, "30", "how long open calls may take to finish after SIGTERM"),
+    NUMBER(scrub_interval_s, "s", 0, 604800, "60", "pause between background checks of the model files; 0: never"),
+    NUMBER(scrub_rate_mib_s, "MiB/s", 1, 65536, "64", "how fast that check reads"),
+    CHOICE(log_level, log_levels, "info", "the least important lines to log"),
+};
+/* clang-format on */
+#define TABLE_SIZE (sizeof table / sizeof table[0])
+
+const struct rk_option *rk_options_table(size_t *count)
+{
+    *count = TABLE_SIZE;
+    return table;
+}
+
+static char *text_of(const struct rk_options *options, const struct rk_option *option)
+{
+    return (char *)options + option->offset;
+}
+
+static uint64_t *number_of(const struct rk_options *options, const struct rk_option *option)
+{
+    return (uint64_t *)((char *)options + option->offset);
+}
+
+void rk_options_init(struct rk_options *options)
+{
+    memset(options, 0, sizeof *options);
+    for (size_t i = 0; i < TABLE_SIZE; i++)
+        rk_option_set(options, &table[i], table[i].initial, strlen(table[i].initial), NULL);
+}
+
+static bool same_name(const char *key, const char *name, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (key[i] == '\0' || key[i] != (name[i] == '-' ? '_' : name[i]))
+            return false;
+    return key[length] == '\0';
+}
+
+const struct rk_option *rk_option_find(const char *name, size_t length)
+{
+    for (size_t i = 0; i < TABLE_SIZE; i++)
+        if (same_name(table[i].name, name, length))
+            return &table[i];
+    return NULL;
+}
+
+/* How many letters must be changed, added or dropped to make one word of the other. */
+static size_t edit_distance(const char *a, size_t a_length, const char *b, size_t b_length)
+{
+    size_t row[64];
+    if (b_length >= sizeof row / sizeof row[0])
+        return SIZE_MAX;
+    for (size_t j = 0; j <= b_length; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= a_length; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b_length; j++) {
+            char letter = a[i - 1] == '-' ? '_' : a[i - 1];
+            size_t changed = diagonal + (letter != b[j - 1]);
+            size_t shorter = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            diagonal = row[j];
+            row[j] = changed < shorter ? changed : shorter;
+        }
+    }
+    return row[b_length];
+}
+
+const char *rk_option_suggest(const char *name, size_t length)
+{
+    static _Thread_local char text[128];
+    const char *best = NULL;
+    size_t best_distance = length / 3 + 1;
+    for (size_t i = 0; i < TABLE_SIZE && length < 64; i++) {
+        size_t distance = edit_distance(name, length, table[i].name, strlen(table[i].name));
+        if (distance <= best_distance && (best == NULL || distance < best_distance)) {
+            best = table[i].name;
+            best_distance = distance;
+        }
+    }
+    if (best == NULL)
+        return "";
+    snprintf(text, sizeof text, "did you mean '%s'?", best);
+    return text;
+}
+
+static bool parse_number(const char *text, size_t length, uint64_t *number)
+{
+    *number = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] < '0' || text[i] > '9' || __builtin_mul_overflow(*number, 10u, number) ||
+            __builtin_add_overflow(*number, (uint64_t)(text[i] - '0'), number))
+            return false;
+    }
+    return length > 0;
+}
+
+static enum rk_status set_choice(struct rk_options *options, const struct rk_option *option, const char *text,
+                                 size_t length, struct rk_error *error)
+{
+    char allowed[128] = "";
+    size_t end = 0;
+    for (size_t i = 0; option->choices[i] != NULL; i++) {
+        if (strlen(option->choices[i]) == length && memcmp(option->choices[i], text, length) == 0) {
+            *number_of(options, option) = i;
+            return RK_OK;
+        }
+        end += (size_t)snprintf(allowed + end, sizeof allowed - end, "%s%s", i > 0 ? ", " : "", option->choices[i]);
+    }
+    return rk_error_set(error, RK_INVALID, "%s is '%.*s'; it takes one of: %s", option->name,
+                        (int)(length < 64 ? length : 64), text, allowed);
+}
+
+enum rk_status rk_option_set(struct rk_options *options, const struct rk_option *option, const char *text,
+                             size_t length, struct rk_error *error)
+{
+    if (option->type == RK_OPTION_CHOICE)
+        return set_choice(options, option, text, length, error);
+    if (option->type == RK_OPTION_TEXT) {
+        if (length >= RK_OPTION_TEXT_BYTES || memchr(text, '\0', length) != NULL)
+            return rk_error_set(error, RK_INVALID,
+                                "%s is %zu bytes long; it takes text of at most %d bytes without NUL", option->name,
+                                length, RK_OPTION_TEXT_BYTES - 1);
+        memcpy(text_of(options, option), text, length);
+        text_of(options, option)[length] = '\0';
+        return RK_OK;
+    }
+    uint64_t number;
+    if (!parse_number(text, length, &number) || number < option->least || number > option->most)
+        return rk_error_set(error, RK_INVALID,
+                            "%s is '%.*s'; it takes a whole number from %" PRIu64 " to %" PRIu64 "%s%s", option->name,
+                            (int)(length < 64 ? length : 64), text, option->least, option->most,
+                            option->unit != NULL ? " " : "", option->unit != NULL ? option->unit : "");
+    *number_of(options, option) = number;
+    return RK_OK;
+}
+
+int rk_option_format(const struct rk_options *options, const struct rk_option *option, char *text, size_t capacity)
+{
+    if (option->type == RK_OPTION_TEXT)
+        return snprintf(text, capacity, "%s", text_of(options, option));
+    if (option->type == RK_OPTION_CHOICE)
+        return snprintf(text, capacity, "%s", option->choices[*number_of(options, option)]);
+    return snprintf(text, capacity, "%" PRIu64, *number_of(options, option));
+}
+
+enum rk_status rk_address_split(const char *text, char *host, size_t host_capacity, char *port, size_t port_capacity,
+                                struct rk_error *error)
+{
+    const char *colon = strrchr(text, ':');
+    const char *host_end = colon;
+    const char *host_start = text;
+    if (colon != NULL && text[0] == '[' && colon > text + 1 && colon[-1] == ']') {
+        host_start++;
+        host_end--;
+    } else if (colon != NULL && memchr(text, ':', (size_t)(colon - text)) != NULL) {
+        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; write an IPv6 address in brackets: [::1]:8470",
+                            text);
+    }
+    if (colon == NULL || host_end == host_start)
+        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; it takes HOST:PORT, e.g. 127.0.0.1:8470", text);
+    uint64_t number;
+    if (!parse_number(colon + 1, strlen(colon + 1), &number) || number > 65535)
+        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; its port takes a whole number from 0 to 65535",
+                            text);
+    if ((size_t)(host_end - host_start) >= host_capacity)
+        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; its host is too long", text);
+    snprintf(host, host_capacity, "%.*s", (int)(host_end - host_start), host_start);
+    snprintf(port, port_capacity, "%" PRIu64, number);
+    return RK_OK;
+}
+
+enum rk_status rk_options_check(const struct rk_options *options, struct rk_error *error)
+{
+    char host[256], port[8];
+    if (options->model_repository[0] == '\0')
+        return rk_error_set(error, RK_INVALID,
+                            "model_repository is not set; give --model-repository DIR, or the key in "
+                            "the configuration file");
+    return rk_address_split(options->listen, host, sizeof host, port, sizeof port, error);
+}
+
+void rk_options_print_help(FILE *stream)
+{
+    for (size_t i = 0; i < TABLE_SIZE; i++) {
+        const struct rk_option *option = &table[i];
+        char flag[96];
+        size_t length = (size_t)snprintf(flag, sizeof flag, "--%s ", option->name);
+        for (size_t j = 0; j < length; j++)
+            if (flag[j] == '_')
+                flag[j] = '-';
+        if (option->type == RK_OPTION_CHOICE) {
+            for (size_t c = 0; option->choices[c] != NULL; c++)
+                length +=
+                    (size_t)snprintf(flag + length, sizeof flag - length, "%s%s", c > 0 ? "|" : "", option->choices[c]);
+        } else {
+            snprintf(flag + length, sizeof flag - length, "%s", option->type == RK_OPTION_TEXT ? option->unit : "N");
+        }
+        fprintf(stream, "  %-34s %s", flag, option->help);
+        if (option->type == RK_OPTION_NUMBER)
+            fprintf(stream, " [%" PRIu64 "..%" PRIu64 " %s, default %s]\n", option->least, option->most, option->unit,
+                    option->initial);
+        else if (option->initial[0] != '\0')
+            fprintf(stream, " [default %s]\n", option->initial);
+        else
+            fprintf(stream, "\n");
+    }
+}
+
+void rk_options_print_sample(FILE *stream)
+{
+    fprintf(stream, "# rankd's configuration: every option with its default. Flags on the command line override it.\n");
+    for (size_t i = 0; i < TABLE_SIZE; i++) {
+        const struct rk_option *option = &table[i];
+        fprintf(stream, "\n# %s\n", option->help);
+        if (option->type == RK_OPTION_NUMBER)
+            fprintf(stream, "# %" PRIu64 " to %" PRIu64 " %s\n%s: %s\n", option->least, option->most, option->unit,
+                    option->name, option->initial);
+        else
+            fprintf(stream, "%s%s: \"%s\"\n", option->initial[0] == '\0' ? "# " : "", option->name, option->initial);
+    }
+}

@@ -1,0 +1,263 @@
+/* The way of a Rank call:
+ *
+ *   message  (loop)    decode, find the model, bind, queue
+ *   settled  (worker)  make the answer, post the job to the loop's mailbox
+ *   deliver  (loop)    send the answer, recycle the job
+ *
+ * A call that ends early (cancelled, expired) leaves its job behind: `cancelled` keeps workers from starting it, and
+ * deliver finds no call to answer. */
+#include "server/rank_service.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/rank_codec.h"
+#include "server/clock.h"
+#include "server/connection.h"
+#include "server/rank_answer.h"
+
+#define MAX_REQUEST_ID_BYTES 128
+
+/* ---- ending a call ---- */
+
+static void count_end(struct rk_rank_service *service, const struct rk_served_model *model, bool failed)
+{
+    rk_counter_add(&service->loop->counters.requests, 1);
+    if (failed)
+        rk_counter_add(&service->loop->counters.request_errors, 1);
+    if (model != NULL)
+        rk_counter_add(&service->models[model->index].requests, 1);
+}
+
+static void finish(struct rk_rank_service *service, const struct rk_served_model *model, struct rk_call *call,
+                   enum rk_status status, const char *text)
+{
+    struct rk_connection *connection = rk_grpc_session_owner(rk_call_session(call));
+    count_end(service, model, status != RK_OK);
+    rk_call_finish(call, rk_grpc_status_of(status), text);
+    rk_connection_touch(connection);
+}
+
+static const char *failure_text(const struct rk_job *job, enum rk_status status)
+{
+    const struct rk_rank_details *details = job->details;
+    if (details->error.text[0] != '\0')
+        return details->error.text;
+    switch (status) {
+    case RK_DEADLINE:
+        return "the deadline passed before the work began";
+    case RK_CORRUPT:
+        return "the model's files were damaged while it was served; its scores cannot be trusted";
+    case RK_CANCELLED:
+        return "cancelled";
+    default:
+        return "the engine failed";
+    }
+}
+
+static void deliver(void *receiver, struct rk_mail *mail)
+{
+    struct rk_loop *loop = receiver;
+    struct rk_job *job = (struct rk_job *)mail;
+    struct rk_rank_service *service = job->service;
+    const struct rk_rank_details *details = job->details;
+    if (job->call != NULL) {
+        enum rk_status status = (enum rk_status)atomic_load_explicit(&job->status, memory_order_relaxed);
+        if (status == RK_OK && details->answer == NULL)
+            status = details->error.status;
+        if (status == RK_OK)
+            status = rk_call_send(job->call, details->answer, details->answer_bytes);
+        if (status == RK_OK)
+            rk_counter_add(&service->models[job->model->index].candidates, job->request.num_candidates);
+        finish(service, job->model, job->call, status, status != RK_OK ? failure_text(job, status) : NULL);
+    }
+    rk_job_release(loop->jobs, job);
+}
+
+/* On the worker that settled the last candidate. */
+static void settled(struct rk_job *job)
+{
+    struct rk_rank_service *service = job->service;
+    if (atomic_load_explicit(&job->status, memory_order_relaxed) == RK_OK &&
+        !atomic_load_explicit(&job->cancelled, memory_order_relaxed))
+        rk_rank_answer(job);
+    rk_mailbox_post(&service->loop->mailbox, &job->mail);
+}
+
+static void cancelled(void *argument, struct rk_call *call)
+{
+    struct rk_rank_service *service = argument;
+    struct rk_job *job = rk_call_data(call);
+    count_end(service, job != NULL ? job->model : NULL, true);
+    if (job == NULL)
+        return;
+    job->call = NULL;
+    atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
+}
+
+/* ---- from the message to the job ---- */
+
+static struct rk_named_block named_block(const Rankd__V1__Features *features, struct rk_arena *arena, bool *ok)
+{
+    struct rk_named_block block = {0};
+    if (features == NULL)
+        return block;
+    struct rk_named_bags *bags = rk_arena_array(arena, features->n_ids, sizeof *bags);
+    if (bags == NULL || features->n_ids > UINT32_MAX) {
+        *ok = false;
+        return block;
+    }
+    for (size_t i = 0; i < features->n_ids; i++) {
+        const Rankd__V1__JaggedIds *jagged = features->ids[i];
+        bags[i] = (struct rk_named_bags){.name = jagged->feature,
+                                         .name_bytes = strlen(jagged->feature),
+                                         .ids = jagged->ids,
+                                         .num_ids = jagged->n_ids,
+                                         .lengths = jagged->lengths,
+                                         .num_lengths = jagged->n_lengths,
+                                         .weights = jagged->weights,
+                                         .num_weights = jagged->n_weights};
+    }
+    return (struct rk_named_block){.dense = features->dense,
+                                   .num_dense = features->n_dense,
+                                   .features = bags,
+                                   .num_features = (uint32_t)features->n_ids};
+}
+
+static enum rk_status find_model(const struct rk_rank_service *service, const Rankd__V1__RankRequest *message,
+                                 const struct rk_served_model **model, struct rk_error *error)
+{
+    if (message->version < 0)
+        return rk_error_set(error, RK_INVALID,
+                            "version is %" PRId64 "; it takes 0 for the one being served, or its number",
+                            message->version);
+    const struct rk_served_model *found = rk_registry_find(service->registry, message->model);
+    if (found == NULL) {
+        char served[300];
+        rk_registry_list(service->registry, served, sizeof served);
+        return rk_error_set(error, RK_NOT_FOUND, "there is no model '%.*s'; served: %s", (int)RK_MAX_NAME_BYTES,
+                            message->model, served);
+    }
+    *model = found; /* also when the version is another: the call counts as the model's */
+    if (message->version != 0 && message->version != found->version)
+        return rk_error_set(error, RK_NOT_FOUND, "model '%s' version %" PRId64 " is not served; version %" PRId64 " is",
+                            found->name, message->version, found->version);
+    if (rk_model_damaged(found->model))
+        return rk_error_set(error, RK_CORRUPT,
+                            "the files of model '%s' version %" PRId64
+                            " were damaged while it was served; publish it anew",
+                            found->name, found->version);
+    return RK_OK;
+}
+
+static enum rk_status find_head(const struct rk_model_spec *spec, const char *name, uint32_t *head,
+                                struct rk_error *error)
+{
+    *head = 0;
+    if (name[0] == '\0')
+        return RK_OK;
+    char heads[300];
+    size_t end = 0;
+    for (uint32_t i = 0; i < spec->num_heads; i++) {
+        if (strcmp(spec->heads[i], name) == 0) {
+            *head = i;
+            return RK_OK;
+        }
+        if (end < sizeof heads)
+            end += (size_t)snprintf(heads + end, sizeof heads - end, "%s%s", i > 0 ? ", " : "", spec->heads[i]);
+    }
+    return rk_error_set(error, RK_INVALID, "order_by is '%.*s'; the model's heads are: %s", (int)RK_MAX_NAME_BYTES,
+                        name, heads);
+}
+
+/* Checks the message and makes of it what the engine reads. */
+static enum rk_status fill(struct rk_rank_service *service, struct rk_job *job, struct rk_rank_details *details,
+                           struct rk_error *error)
+{
+    const Rankd__V1__RankRequest *message = details->message;
+    size_t id_bytes = strlen(message->request_id);
+    if (id_bytes > MAX_REQUEST_ID_BYTES)
+        return rk_error_set(error, RK_INVALID, "request_id is %zu bytes long; at most %d are echoed", id_bytes,
+                            MAX_REQUEST_ID_BYTES);
+    enum rk_status status = find_model(service, message, &job->model, error);
+    if (status != RK_OK)
+        return status;
+    const struct rk_model_spec *spec = job->model->spec;
+    if (message->n_candidate_ids != 0 && message->n_candidate_ids != message->num_candidates)
+        return rk_error_set(error, RK_INVALID, "candidate_ids has %zu values for %u candidates; give none, or one each",
+                            message->n_candidate_ids, message->num_candidates);
+    status = find_head(spec, message->order_by, &details->order_by, error);
+    if (status != RK_OK)
+        return status;
+    bool ok = true;
+    struct rk_named_request named = {.id = message->request_id,
+                                     .context = named_block(message->context, &job->arena, &ok),
+                                     .candidates = named_block(message->candidates, &job->arena, &ok),
+                                     .num_candidates = message->num_candidates};
+    if (!ok)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for the request's features");
+    status = rk_request_bind(spec, &service->limits, &named, &job->arena, &job->request, error);
+    if (status != RK_OK)
+        return status;
+    job->logits = rk_arena_alloc(&job->arena, (size_t)job->request.num_candidates * spec->num_heads * sizeof(float));
+    if (job->logits == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for the logits of %u candidates",
+                            job->request.num_candidates);
+    return RK_OK;
+}
+
+static enum rk_status decode(struct rk_job *job, const uint8_t *bytes, size_t length, struct rk_error *error)
+{
+    struct rk_rank_details *details = rk_arena_array(&job->arena, 1, sizeof *details);
+    if (details == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for the request");
+    job->details = details;
+    return rk_rank_request_decode(bytes, length, &job->arena, &details->message, error);
+}
+
+static void message(void *argument, struct rk_call *call, const uint8_t *bytes, size_t length)
+{
+    struct rk_rank_service *service = argument;
+    struct rk_error error = {0};
+    struct rk_job *job = rk_job_acquire(service->loop->jobs);
+    if (job == NULL) {
+        finish(service, NULL, call, RK_NO_MEMORY, "out of memory for the request");
+        return;
+    }
+    enum rk_status status = decode(job, bytes, length, &error);
+    if (status == RK_OK)
+        status = fill(service, job, job->details, &error);
+    if (status == RK_OK) {
+        job->mail.deliver = deliver;
+        job->settled = settled;
+        job->service = service;
+        job->call = call;
+        job->deadline_us = rk_call_deadline_us(call);
+        rk_call_set_data(call, job); /* first: once it is queued, the job is the workers' too */
+        status = rk_queue_push(service->queue, job, rk_clock_us());
+        if (status == RK_OK)
+            return;
+        rk_call_set_data(call, NULL);
+    }
+    if (status == RK_EXHAUSTED && error.status == RK_OK) {
+        rk_error_set(&error, status, "the queue of model '%s' is full", job->model->name);
+        rk_call_add_trailer(call, "grpc-retry-pushback-ms", service->pushback_ms);
+    } else if (status == RK_DEADLINE) {
+        rk_error_set(&error, status, "the deadline passed before the work began");
+    } else if (status == RK_CANCELLED) {
+        rk_error_set(&error, status, "the server is stopping");
+    }
+    finish(service, job->model, call, status, error.text);
+    rk_job_release(service->loop->jobs, job);
+}
+
+struct rk_method rk_rank_service_method(struct rk_rank_service *service)
+{
+    return (struct rk_method){.path = "/rankd.v1.Ranking/Rank",
+                              .kind = RK_METHOD_UNARY,
+                              .message = message,
+                              .cancelled = cancelled,
+                              .service = service};
+}

@@ -1,0 +1,44 @@
+/* The models that this process serves: what was found in the repository at start. Immutable once opened. */
+#ifndef RANKD_SERVER_REGISTRY_H
+#define RANKD_SERVER_REGISTRY_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "model/model.h"
+#include "quant/base/status.h"
+
+struct rk_served_model {
+    char name[RK_MAX_NAME_BYTES + 1]; /* of its directory */
+    int64_t version;
+    uint32_t index; /* its place in the registry: also of its queue, engines and counters */
+    struct rk_model *model;
+    const struct rk_model_spec *spec;
+};
+
+struct rk_registry {
+    struct rk_served_model *models; /* by name */
+    uint32_t num_models;
+    char **problems; /* everything that was found wrong, one line each */
+    size_t num_problems;
+};
+
+/* Scans path/<model>/<version>/ and opens the highest version of each model that loads; a version that does not load
+ * becomes a problem and the next lower one is tried. Versions are decimal numbers from 1 without leading zeros; names
+ * that start with '.' are skipped; symbolic links are refused, so that what is served is what stands there. Long loads
+ * and problems are logged. Fails when the directory cannot be read, or with RK_NOT_FOUND when nothing in it can be
+ * served; the registry then still holds the problems. Close it in every case. */
+enum rk_status rk_registry_open(const char *path, struct rk_registry *registry, struct rk_error *error);
+void rk_registry_close(struct rk_registry *registry);
+
+/* NULL when it is not served. */
+const struct rk_served_model *rk_registry_find(const struct rk_registry *registry, const char *name);
+
+/* "steam version 1, dot version 3": what a caller who asked for something else is told. */
+void rk_registry_list(const struct rk_registry *registry, char *text, size_t capacity);
+
+/* A table of what is served, for --check. */
+void rk_registry_print(const struct rk_registry *registry, FILE *stream);
+
+#endif
