@@ -1,0 +1,343 @@
+/* The engine against a plain double-precision implementation of the same mathematics, over random architectures. */
+#include <criterion/criterion.h>
+#include <math.h>
+
+#include "model/engine.h"
+#include "tests/unit/model/small_model.h"
+
+static struct rk_arena arena;
+
+static void setup(void)
+{
+    rk_arena_init(&arena, 1 << 16);
+}
+
+static void teardown(void)
+{
+    rk_arena_deinit(&arena);
+}
+
+TestSuite(engine, .init = setup, .fini = teardown, .timeout = 120);
+
+/* ---- the same mathematics, to be read ---- */
+
+static double weight_at(const struct rk_model *model, const struct rk_tensor_spec *tensor, uint32_t row,
+                        uint32_t column)
+{
+    return (double)((const float *)(model->weights + tensor->offset))[(size_t)row * tensor->columns + column];
+}
+
+/* Wx, or x Wt for what comes as [rows][columns]. */
+static double *multiply(const struct rk_model *model, const struct rk_tensor_spec *tensor, const double *x)
+{
+    double *y = rk_arena_array(&arena, tensor->rows, sizeof *y);
+    for (uint32_t o = 0; o < tensor->rows; o++)
+        for (uint32_t i = 0; i < tensor->columns; i++)
+            y[o] += weight_at(model, tensor, o, i) * x[i];
+    return y;
+}
+
+static double *plain_mlp(const struct rk_model *model, const struct rk_mlp_spec *mlp, bool relu_last, double *x)
+{
+    for (uint32_t l = 0; l < mlp->num_layers; l++) {
+        const struct rk_linear_spec *layer = &mlp->layers[l];
+        x = multiply(model, &layer->weight, x);
+        for (uint32_t o = 0; o < layer->weight.rows; o++) {
+            x[o] += weight_at(model, &layer->bias, 0, o);
+            if ((l + 1 < mlp->num_layers || relu_last) && x[o] < 0.0)
+                x[o] = 0.0;
+        }
+    }
+    return x;
+}
+
+/* Appends feature f of a candidate to `to`. */
+static void plain_pool(const struct rk_model *model, const struct rk_request *request, uint32_t f, uint32_t candidate,
+                       double *to)
+{
+    const struct rk_feature_spec *feature = &model->spec.features[f];
+    const uint32_t dim = model->spec.tables[feature->table].embedding_dim;
+    const struct rk_bags *bags = &request->bags[f];
+    const uint32_t row = feature->side == RK_SIDE_CONTEXT ? 0 : candidate;
+    const uint32_t first = bags->offsets[row], end = bags->offsets[row + 1];
+    for (uint32_t d = 0; d < dim; d++) {
+        double sum = 0.0;
+        for (uint32_t i = first; i < end; i++)
+            sum += (feature->weighted ? (double)bags->weights[i] : 1.0) *
+                   (double)model->rows[feature->table][(uint64_t)bags->ids[i] * dim + d];
+        to[d] = feature->pooling == RK_POOLING_MEAN && end > first ? sum / (end - first) : sum;
+    }
+}
+
+static const double *plain_logits(const struct rk_model *model, const struct rk_request *request, uint32_t candidate)
+{
+    const struct rk_model_spec *spec = &model->spec;
+    double x0[1 << 12];
+    uint32_t starts[SMALL_MAX + 2], num_vectors = 0, width = 0;
+    for (uint32_t i = 0; i < spec->num_context_dense; i++)
+        x0[width++] = (double)request->context_dense[i];
+    for (uint32_t i = 0; i < spec->num_candidate_dense; i++)
+        x0[width++] = (double)request->candidate_dense[candidate * spec->num_candidate_dense + i];
+    if (width > 0) {
+        const double *x = plain_mlp(model, &spec->bottom, true, x0);
+        if (spec->bottom.num_layers > 0)
+            width = spec->bottom.layers[spec->bottom.num_layers - 1].weight.rows;
+        memmove(x0, x, width * sizeof *x0);
+        starts[num_vectors++] = 0;
+    }
+    const uint32_t x_width = width;
+    for (uint32_t f = 0; f < spec->num_features; f++) {
+        starts[num_vectors++] = width;
+        plain_pool(model, request, f, candidate, x0 + width);
+        width += spec->tables[spec->features[f].table].embedding_dim;
+    }
+    double *in = rk_arena_array(&arena, width + 100, sizeof *in);
+    memcpy(in, x0, width * sizeof *in);
+    if (spec->interaction.op == RK_INTERACTION_DOT) {
+        const uint32_t dim = width / num_vectors;
+        double *z = in + x_width;
+        for (uint32_t i = 0; i < num_vectors; i++)
+            for (uint32_t j = 0; j < num_vectors; j++) {
+                const bool wanted = i == j                                     ? spec->interaction.self
+                                    : spec->interaction.pairs == RK_PAIRS_TRIL ? j < i
+                                                                               : j > i;
+                if (!wanted)
+                    continue;
+                *z = 0.0;
+                for (uint32_t d = 0; d < dim; d++)
+                    *z += x0[starts[i] + d] * x0[starts[j] + d];
+                z++;
+            }
+    }
+    for (uint32_t k = 0; k < spec->interaction.num_cross; k++) {
+        const struct rk_cross_spec *cross = &spec->interaction.cross[k];
+        const double *y = multiply(model, &cross->w, multiply(model, &cross->v, in));
+        for (uint32_t i = 0; i < width; i++)
+            in[i] += x0[i] * (y[i] + weight_at(model, &cross->bias, 0, i));
+    }
+    return plain_mlp(model, &spec->top, false, in);
+}
+
+static void expect_logits(const struct rk_model *model, const struct rk_request *request, uint32_t first,
+                          uint32_t count, const float *logits, const char *what)
+{
+    const uint32_t num_heads = model->spec.num_heads;
+    for (uint32_t c = 0; c < count; c++) {
+        const double *expected = plain_logits(model, request, first + c);
+        for (uint32_t h = 0; h < num_heads; h++) {
+            const double got = (double)logits[c * num_heads + h];
+            const double bound = 1e-5 * fmax(1.0, fabs(expected[h]));
+            cr_assert(fabs(got - expected[h]) <= bound, "%s: candidate %u head %u is %.9g, expected %.9g", what,
+                      first + c, h, got, expected[h]);
+        }
+    }
+}
+
+static struct rk_engine *create_engine(const struct rk_model *model, uint32_t max_batch)
+{
+    struct rk_engine *engine = NULL;
+    struct rk_error error = {0};
+    cr_assert_eq(rk_engine_create(model, max_batch, &engine, &error), RK_OK, "%s", error.text);
+    return engine;
+}
+
+/* ---- tests ---- */
+
+Test(engine, random_architectures_score_as_plain_mathematics_does)
+{
+    struct random random = random_from_seed();
+    for (int round = 0; round < 150; round++) {
+        const struct small_shape shape = small_shape_random(&random);
+        struct rk_model model;
+        small_model_describe(&model, &shape);
+        small_model_open(&model, &random);
+        struct rk_engine *engine = create_engine(&model, (uint32_t)random_between(&random, 1, 40));
+        for (int r = 0; r < 3; r++) {
+            rk_arena_reset(&arena, SIZE_MAX);
+            const uint32_t count = (uint32_t)random_between(&random, 1, 30);
+            const uint32_t lengths = random_below(&random, 2) ? UINT32_MAX : (uint32_t)random_below(&random, 3);
+            const struct rk_request request = small_bound_request(&model.spec, count, lengths, &random, &arena);
+            float *logits = rk_arena_array(&arena, count * shape.num_heads, sizeof *logits);
+            cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+            char what[128];
+            snprintf(what, sizeof what, "round %d op %d dense %u+%u features %u", round, (int)shape.op,
+                     shape.context_dense, shape.candidate_dense, shape.num_features);
+            expect_logits(&model, &request, 0, count, logits, what);
+        }
+        rk_engine_destroy(engine);
+        small_model_close(&model);
+    }
+}
+
+/* Slices of several requests, in batches larger and smaller than a tile. */
+Test(engine, slices_of_many_requests_share_a_batch)
+{
+    struct random random = random_from_seed();
+    for (int op = 0; op < 3; op++)
+        for (int dense = 0; dense < 4; dense++) {
+            struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
+            shape.context_dense = dense & 1 ? 2 : 0;
+            shape.candidate_dense = dense & 2 ? 3 : 0;
+            if (dense == 0)
+                shape.num_bottom = 0;
+            struct rk_model model;
+            small_model_describe(&model, &shape);
+            small_model_open(&model, &random);
+            enum { MAX_BATCH = 700, SLICES = 12 };
+            struct rk_engine *engine = create_engine(&model, MAX_BATCH);
+            for (int round = 0; round < 6; round++) {
+                rk_arena_reset(&arena, SIZE_MAX);
+                struct rk_slice slices[SLICES];
+                struct rk_request requests[SLICES];
+                uint32_t left = MAX_BATCH;
+                for (int s = 0; s < SLICES; s++) {
+                    const uint32_t most = round == 0 ? 300 : 60; /* some span tiles */
+                    const uint32_t have = (uint32_t)random_between(&random, 1, most);
+                    requests[s] = small_bound_request(&model.spec, have, UINT32_MAX, &random, &arena);
+                    const uint32_t first = (uint32_t)random_below(&random, have);
+                    uint32_t count = (uint32_t)random_between(&random, 0, have - first);
+                    count = count < left ? count : left;
+                    left -= count;
+                    slices[s] = (struct rk_slice){&requests[s], first, count,
+                                                  rk_arena_array(&arena, count * shape.num_heads, sizeof(float))};
+                }
+                cr_assert_eq(rk_engine_run(engine, slices, SLICES), RK_OK);
+                for (int s = 0; s < SLICES; s++)
+                    expect_logits(&model, slices[s].request, slices[s].first, slices[s].count, slices[s].logits,
+                                  "slice");
+            }
+            rk_engine_destroy(engine);
+            small_model_close(&model);
+        }
+}
+
+Test(engine, what_a_neighbour_asks_changes_no_bit_of_a_score)
+{
+    struct random random = random_from_seed();
+    for (int op = 0; op < 3; op++) {
+        const struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
+        struct rk_model model;
+        small_model_describe(&model, &shape);
+        small_model_open(&model, &random);
+        struct rk_engine *engine = create_engine(&model, 64);
+        const struct rk_request request = small_bound_request(&model.spec, 20, UINT32_MAX, &random, &arena);
+        float first[40], again[40], others[40];
+        for (int round = 0; round < 10; round++) {
+            const struct rk_request neighbour = small_bound_request(&model.spec, 20, UINT32_MAX, &random, &arena);
+            if (round % 2)
+                for (int i = 0; i < 60; i++)
+                    ((float *)neighbour.candidate_dense)[i] = round == 1 ? NAN : 1e30f;
+            const struct rk_slice slices[] = {{&neighbour, 0, 20, others}, {&request, 0, 20, again}};
+            cr_assert_eq(rk_engine_run(engine, slices, 2), RK_OK);
+            if (round == 0)
+                memcpy(first, again, sizeof first);
+            cr_assert_eq(memcmp(first, again, sizeof first), 0, "op %d round %d: %.9g became %.9g", op, round,
+                         (double)first[0], (double)again[0]);
+        }
+        rk_engine_destroy(engine);
+        small_model_close(&model);
+    }
+}
+
+Test(engine, rows_so_wide_that_scratch_is_bounded_still_score)
+{
+    struct random random = random_from_seed();
+    struct small_shape shape = small_shape_typical(RK_INTERACTION_CAT);
+    shape.num_hidden = 1;
+    shape.hidden[0] = 1 << 20;
+    struct rk_model model;
+    small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    struct rk_engine *engine = create_engine(&model, 1 << 20);
+    const struct rk_request request = small_bound_request(&model.spec, 3, UINT32_MAX, &random, &arena);
+    float *logits = rk_arena_array(&arena, 3 * shape.num_heads, sizeof *logits);
+    cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+    for (uint32_t i = 0; i < 3 * shape.num_heads; i++)
+        cr_assert(isfinite(logits[i]));
+    rk_engine_destroy(engine);
+    small_model_close(&model);
+}
+
+Test(engine, nan_in_the_weights_reaches_the_logits)
+{
+    struct random random = random_from_seed();
+    const struct small_shape shape = small_shape_typical(RK_INTERACTION_DOT);
+    struct rk_model model;
+    small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    *(float *)(model.weights + model.bottom[0].weight.offset) = NAN;
+    struct rk_engine *engine = create_engine(&model, 64);
+    const struct rk_request request = small_bound_request(&model.spec, 5, 1, &random, &arena);
+    float logits[10];
+    cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+    for (int i = 0; i < 10; i++)
+        cr_assert(isnan(logits[i]), "logit %d is %g: ReLU has swallowed the NaN", i, (double)logits[i]);
+    rk_engine_destroy(engine);
+    small_model_close(&model);
+}
+
+Test(engine, a_damaged_model_gives_corrupt)
+{
+    struct random random = random_from_seed();
+    const struct small_shape shape = small_shape_typical(RK_INTERACTION_CAT);
+    struct rk_model model;
+    small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    struct rk_engine *engine = create_engine(&model, 4);
+    const struct rk_request request = small_bound_request(&model.spec, 10, 1, &random, &arena);
+    float logits[20];
+    cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+    model.damaged = true;
+    cr_assert_eq(rk_engine_score(engine, &request, logits), RK_CORRUPT);
+    rk_engine_destroy(engine);
+    small_model_close(&model);
+}
+
+Test(engine, batches_past_the_limit_are_refused_and_the_rest_is_counted)
+{
+    struct random random = random_from_seed();
+    const struct small_shape shape = small_shape_typical(RK_INTERACTION_DOT);
+    struct rk_model model;
+    small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    struct rk_engine *engine = NULL;
+    struct rk_error error = {0};
+    cr_assert_eq(rk_engine_create(&model, 0, &engine, &error), RK_INVALID);
+    engine = create_engine(&model, 8);
+    const struct rk_request request = small_bound_request(&model.spec, 20, 2, &random, &arena);
+    float logits[40];
+    const struct rk_slice whole = {&request, 0, 20, logits}, nothing = {&request, 20, 0, logits};
+    cr_assert_eq(rk_engine_run(engine, &whole, 1), RK_INTERNAL);
+    cr_assert_eq(rk_engine_run(engine, &nothing, 1), RK_OK);
+    cr_assert_eq(rk_engine_run(engine, NULL, 0), RK_OK);
+    const struct rk_engine_counters before = *rk_engine_counters_of(engine);
+    cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+    const struct rk_engine_counters *after = rk_engine_counters_of(engine);
+    cr_assert_eq(after->batches - before.batches, 3);
+    cr_assert_eq(after->candidates - before.candidates, 20);
+    /* Two features of each side: context ones once per batch. */
+    cr_assert_eq(after->lookups - before.lookups, 3 * 2 + 20 * 2);
+    cr_assert_eq(after->rows - before.rows, 2 * (3 * 2 + 20 * 2));
+    rk_engine_destroy(engine);
+    rk_engine_destroy(NULL);
+    small_model_close(&model);
+}
+
+Test(engine, sigmoid_is_right_from_end_to_end)
+{
+    cr_assert_eq(rk_sigmoid(0.0f), 0.5f);
+    cr_assert_eq(rk_sigmoid(INFINITY), 1.0f);
+    cr_assert_eq(rk_sigmoid(-INFINITY), 0.0f);
+    cr_assert(isnan(rk_sigmoid(NAN)));
+    for (float logit = -100.0f; logit <= 100.0f; logit += 0.37f) {
+        const double expected = 1.0 / (1.0 + exp(-(double)logit));
+        cr_assert(fabs((double)rk_sigmoid(logit) - expected) <= 2e-7 * expected + 1e-44,
+                  "sigmoid(%g) is %.9g, expected %.9g", (double)logit, (double)rk_sigmoid(logit), expected);
+    }
+}
+
+Test(engine, it_says_what_it_runs_on)
+{
+    cr_assert_eq(strncmp(rk_engine_describe(), "cpu: openblas ", 14), 0, "%s", rk_engine_describe());
+    cr_assert_not_null(strstr(rk_engine_describe(), rk_kernels_describe()));
+}
