@@ -3,12 +3,12 @@
  * Exit status: 0 after a clean stop or a clean --check; 1 when something could not be done; 2 when the command line or
  * the configuration is wrong. Main's thread does nothing but wait for signals once the daemon runs. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "embeddings/mapped_file.h"
@@ -32,25 +32,37 @@ static void print_help(void)
     rk_options_print_help(stdout);
 }
 
-/* Signals are read from a descriptor; all threads inherit the mask, so none is interrupted. */
+/* SIGTERM and SIGINT become bytes in this pipe. A handler rather than a signalfd with a mask: libraries start threads
+ * before main could block anything, and a signal for the process may go to any thread that lets it in. */
+static int signal_pipe[2];
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    unsigned char byte = (unsigned char)number;
+    ssize_t written = write(signal_pipe[1], &byte, 1); /* a full pipe has told main often enough */
+    (void)written;
+    errno = saved;
+}
+
+/* The descriptor to read signals from; -1 with errno. */
 static int open_signals(void)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
     signal(SIGPIPE, SIG_IGN);
-    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+    if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || sigaction(SIGTERM, &action, NULL) != 0 ||
+        sigaction(SIGINT, &action, NULL) != 0)
         return -1;
-    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return signal_pipe[0];
 }
 
 static const char *next_signal(int signals)
 {
-    struct signalfd_siginfo info;
-    if (read(signals, &info, sizeof info) != (ssize_t)sizeof info)
+    unsigned char byte;
+    if (read(signals, &byte, 1) != 1)
         return NULL;
-    return info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
+    return byte == SIGTERM ? "SIGTERM" : "SIGINT";
 }
 
 static void wait_for_signal(int signals)
@@ -154,7 +166,5 @@ int main(int argc, char **argv)
         rk_registry_close(&registry);
         return sound ? 0 : EXIT_FAILED;
     }
-    int code = serve(&line.options, &registry, signals);
-    close(signals);
-    return code;
+    return serve(&line.options, &registry, signals);
 }
