@@ -11,7 +11,7 @@ enum { LANES = 16, BLOCK = 4 };
 /* The first n lanes on; all of them from 16 upward. */
 static inline __mmask16 tail_mask(size_t n)
 {
-    return n < LANES ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff;
+    return (__mmask16)(n < LANES ? (1u << n) - 1 : 0xffffu);
 }
 
 void rk_pool_f32_avx512(const float *const *rows, const float *weights, size_t count, size_t dim, float *out)
