@@ -1,0 +1,147 @@
+/* One function per section of config.json, each filling its part of a struct rk_config. What can be said about a field
+ * alone is checked here; how the fields fit together is rk_model_spec_check()'s business. One thread; everything is in
+ * the arena. */
+#include "model/config_json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "model/json_read.h"
+#include "model/nearest.h"
+#include "model/spec_json.h"
+
+static bool read_table(const struct rk_json_at *at, struct rk_table_spec *table, const char **tensor)
+{
+    static const char *const keys[] = {"name", "rows", "dim", "weight", "out_of_range", "default_row", NULL};
+    struct rk_json_at weight;
+    return rk_json_object(at, keys) && rk_spec_json_table(at, table) && rk_json_get(at, "weight", &weight) &&
+           rk_json_string(&weight, tensor);
+}
+
+static bool read_tables(const struct rk_json_at *root, struct rk_config *config)
+{
+    struct rk_json_at at;
+    size_t count;
+    if (!rk_json_get(root, "tables", &at) || !rk_json_array(&at, 0, RK_MAX_TABLES, &count))
+        return false;
+    config->tables = rk_json_alloc(at.doc, count, sizeof *config->tables);
+    const char **tensors = rk_json_alloc(at.doc, count, sizeof *tensors);
+    if (config->tables == NULL || tensors == NULL)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        struct rk_json_at item = rk_json_item(&at, i);
+        if (!read_table(&item, &config->tables[i], &tensors[i]))
+            return false;
+    }
+    config->table_tensors = tensors;
+    config->spec.tables = config->tables;
+    config->spec.num_tables = (uint32_t)count;
+    return true;
+}
+
+static bool read_interaction(const struct rk_json_at *root, struct rk_config *config)
+{
+    static const char *const dot_keys[] = {"op", "pairs", "self", NULL};
+    static const char *const cat_keys[] = {"op", NULL};
+    static const char *const dcn_keys[] = {"op", "layers", "rank", "weights", NULL};
+    struct rk_interaction_spec *interaction = &config->spec.interaction;
+    struct rk_json_at at, field;
+    if (!rk_json_get(root, "interaction", &at) || !rk_spec_json_interaction_op(&at, interaction))
+        return false;
+    uint64_t layers, rank;
+    switch (interaction->op) {
+    case RK_INTERACTION_DOT:
+        return rk_json_object(&at, dot_keys) && rk_spec_json_dot(&at, interaction);
+    case RK_INTERACTION_CAT:
+        return rk_json_object(&at, cat_keys);
+    case RK_INTERACTION_DCN_V2:
+        if (!rk_json_object(&at, dcn_keys) || !rk_json_get(&at, "layers", &field) ||
+            !rk_json_uint(&field, 1, RK_MAX_LAYERS, &layers) || !rk_json_get(&at, "rank", &field) ||
+            !rk_json_uint(&field, 1, RK_MAX_WIDTH, &rank) || !rk_json_get(&at, "weights", &field) ||
+            !rk_json_string(&field, &config->cross))
+            return false;
+        interaction->num_cross = (uint32_t)layers;
+        interaction->rank = (uint32_t)rank;
+        return true;
+    }
+    return false;
+}
+
+static bool read_config(const struct rk_json_at *root, struct rk_config *config)
+{
+    static const char *const keys[] = {"name",        "dense",   "tables", "features", "bottom_mlp",
+                                       "interaction", "top_mlp", "heads",  NULL};
+    struct rk_json_at at;
+    return rk_json_object(root, keys) && rk_spec_json_names(root, &config->spec) && read_tables(root, config) &&
+           rk_spec_json_features(root, &config->spec) && read_interaction(root, config) &&
+           rk_json_get(root, "bottom_mlp", &at) &&
+           rk_json_strings(&at, 0, RK_MAX_LAYERS, &config->bottom, &config->num_bottom) &&
+           rk_json_get(root, "top_mlp", &at) && rk_json_strings(&at, 1, RK_MAX_LAYERS, &config->top, &config->num_top);
+}
+
+enum rk_status rk_config_parse(const char *file, const char *text, size_t length, struct rk_arena *arena,
+                               struct rk_config *config, struct rk_error *error)
+{
+    struct rk_error local = {0};
+    const struct rk_json_doc doc = {.file = file, .arena = arena, .error = &local};
+    *config = (struct rk_config){0};
+    json_t *tree = rk_json_load(&doc, text, length);
+    if (tree != NULL) {
+        const struct rk_json_at root = rk_json_root(&doc, tree);
+        read_config(&root, config);
+    }
+    json_decref(tree);
+    return local.status == RK_OK ? RK_OK : rk_error_set(error, local.status, "%s", local.text);
+}
+
+enum rk_status rk_config_read(const char *path, struct rk_arena *arena, struct rk_config *config,
+                              struct rk_error *error)
+{
+    enum rk_status status;
+    char *text = NULL;
+    struct stat stat;
+    /* O_NONBLOCK: a FIFO must not make us wait for a writer. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &stat) != 0) {
+        status =
+            rk_error_set(error, errno == ENOENT ? RK_NOT_FOUND : RK_IO, "failed to open %s: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(stat.st_mode)) {
+        status = rk_error_set(error, RK_INVALID, "%s is not a regular file", path);
+        goto done;
+    }
+    if (stat.st_size > (off_t)RK_CONFIG_MAX_BYTES) {
+        status = rk_error_set(error, RK_INVALID, "%s has %lld bytes, a configuration has at most %u", path,
+                              (long long)stat.st_size, RK_CONFIG_MAX_BYTES);
+        goto done;
+    }
+    size_t size = (size_t)stat.st_size, used = 0;
+    text = malloc(size + 1);
+    if (text == NULL) {
+        status = rk_error_set(error, RK_NO_MEMORY, "%s: out of memory", path);
+        goto done;
+    }
+    while (used < size) {
+        ssize_t got = read(fd, text + used, size - used);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            status = rk_error_set(error, RK_IO, "failed to read %s: %s", path, strerror(errno));
+            goto done;
+        }
+        if (got == 0)
+            break; /* it became shorter: the parser will complain where it ends */
+        used += (size_t)got;
+    }
+    status = rk_config_parse(path, text, used, arena, config, error);
+done:
+    free(text);
+    if (fd >= 0)
+        close(fd);
+    return status;
+}

@@ -1,0 +1,338 @@
+/* A loaded model: its spec in an arena, its tables and its towers' weights mapped. Opening goes from the outside in:
+ * the sidecar vouches for the manifest, the manifest for every other file, the golden requests for what they compute
+ * together. Immutable once open (but for damage marks, which any thread may set and read). */
+#include "model/model.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "embeddings/mapped_file.h"
+#include "model/golden.h"
+#include "model/model_open.h"
+#include "model/package.h"
+
+struct rk_model {
+    struct rk_arena arena; /* of the manifest; empty for a draft */
+    struct rk_manifest manifest;
+    const struct rk_model_spec *spec;
+    struct rk_mapped_file *weights;
+    struct rk_table **tables; /* [spec->num_tables] */
+    uint64_t bytes;
+    struct rk_golden_result golden;
+};
+
+/* A file that the manifest vouches for. */
+struct checked_file {
+    struct rk_mapped_file *file;
+    const char *name;
+    uint64_t xxh3;
+};
+
+/* Progress over several files, from the bytes of each. */
+struct hashing {
+    const struct rk_model_open_options *options;
+    uint64_t done, total;
+};
+
+static bool report_hashing(void *context, uint64_t bytes)
+{
+    struct hashing *hashing = context;
+    hashing->done += bytes;
+    if (hashing->options->progress != NULL)
+        hashing->options->progress(hashing->options->progress_context, "verifying checksums", hashing->done,
+                                   hashing->total);
+    return true;
+}
+
+static enum rk_status check_file(const struct checked_file *file, rk_hash_progress_fn *progress, void *context,
+                                 struct rk_error *error)
+{
+    uint64_t hash;
+    enum rk_status status = rk_mapped_file_hash(file->file, progress, context, &hash);
+    if (status == RK_CANCELLED)
+        return rk_error_set(error, status, "verifying %s was cancelled", file->name);
+    if (status != RK_OK || rk_mapped_file_damaged(file->file))
+        return rk_error_set(error, RK_CORRUPT,
+                            "%s was truncated or became unreadable while it was read; restore the package", file->name);
+    if (hash != file->xxh3)
+        return rk_error_set(error, RK_CORRUPT,
+                            "%s: xxh3 is %016" PRIx64 ", " RK_PACKAGE_MANIFEST " says %016" PRIx64
+                            ": the file is damaged; restore or import the package again",
+                            file->name, hash, file->xxh3);
+    return RK_OK;
+}
+
+/* Fills files[1 + all shards]; returns their number. */
+static size_t list_files(const struct rk_model *model, struct checked_file *files)
+{
+    size_t count = 0;
+    files[count++] = (struct checked_file){model->weights, model->spec->weights_file, model->spec->weights_xxh3};
+    for (uint32_t t = 0; t < model->spec->num_tables; t++) {
+        const struct rk_table_spec *table = &model->spec->tables[t];
+        for (uint32_t s = 0; s < table->num_shards; s++)
+            files[count++] =
+                (struct checked_file){rk_table_file(model->tables[t], s), table->shards[s].file, table->shards[s].xxh3};
+    }
+    return count;
+}
+
+static struct checked_file *new_file_list(const struct rk_model *model, size_t *count, struct rk_error *error)
+{
+    size_t most = 1;
+    for (uint32_t t = 0; t < model->spec->num_tables; t++)
+        most += model->spec->tables[t].num_shards;
+    struct checked_file *files = calloc(most, sizeof *files);
+    if (files == NULL)
+        rk_error_set(error, RK_NO_MEMORY, "out of memory for a list of %zu files", most);
+    else
+        *count = list_files(model, files);
+    return files;
+}
+
+static enum rk_status check_files(const struct rk_model *model, const struct rk_model_open_options *options,
+                                  struct rk_error *error)
+{
+    size_t count;
+    struct checked_file *files = new_file_list(model, &count, error);
+    if (files == NULL)
+        return RK_NO_MEMORY;
+    struct hashing hashing = {.options = options, .total = model->bytes};
+    enum rk_status status = RK_OK;
+    for (size_t i = 0; status == RK_OK && i < count; i++)
+        status = check_file(&files[i], report_hashing, &hashing, error);
+    free(files);
+    return status;
+}
+
+/* No computation with these weights can give a score when one of them is not a number. */
+static enum rk_status check_finite(const struct rk_model *model, struct rk_error *error)
+{
+    const float *values = rk_mapped_file_data(model->weights);
+    size_t count = rk_mapped_file_bytes(model->weights) / sizeof *values;
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(values[i]))
+            return rk_error_set(error, RK_CORRUPT, "%s: the weight at byte %zu is %g; every weight must be finite",
+                                model->spec->weights_file, i * sizeof *values, (double)values[i]);
+    return RK_OK;
+}
+
+/* Maps weights and tables of model->spec. */
+static enum rk_status map_files(struct rk_model *model, int dir_fd, struct rk_error *error)
+{
+    const struct rk_model_spec *spec = model->spec;
+    model->tables = calloc((size_t)spec->num_tables + 1, sizeof(struct rk_table *));
+    if (model->tables == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for %u tables", spec->num_tables);
+    enum rk_status status =
+        rk_mapped_file_open(dir_fd, spec->weights_file, spec->weights_bytes, &model->weights, error);
+    if (status != RK_OK)
+        return status;
+    model->bytes = spec->weights_bytes;
+    for (uint32_t t = 0; t < spec->num_tables; t++) {
+        status = rk_table_open(&spec->tables[t], dir_fd, &model->tables[t], error);
+        if (status != RK_OK)
+            return status;
+        model->bytes +=
+            spec->tables[t].num_embeddings * rk_row_bytes(spec->tables[t].format, spec->tables[t].embedding_dim);
+    }
+    return RK_OK;
+}
+
+static enum rk_status read_manifest(struct rk_model *model, int dir_fd, struct rk_error *error)
+{
+    struct rk_mapped_file *manifest = NULL, *sidecar = NULL;
+    char expected[RK_SIDECAR_BYTES + 1];
+    enum rk_status status = rk_mapped_file_open(dir_fd, RK_PACKAGE_MANIFEST, UINT64_MAX, &manifest, error);
+    if (status == RK_OK)
+        status = rk_mapped_file_open(dir_fd, RK_PACKAGE_SIDECAR, RK_SIDECAR_BYTES, &sidecar, error);
+    if (status != RK_OK)
+        goto done;
+    const char *text = rk_mapped_file_data(manifest);
+    size_t length = rk_mapped_file_bytes(manifest);
+    if (length > RK_MANIFEST_MAX_BYTES) {
+        status =
+            rk_error_set(error, RK_CORRUPT, RK_PACKAGE_MANIFEST ": has %zu bytes, more than a manifest can have (%u)",
+                         length, RK_MANIFEST_MAX_BYTES);
+        goto done;
+    }
+    rk_manifest_sidecar(text, length, expected);
+    if (memcmp(expected, rk_mapped_file_data(sidecar), RK_SIDECAR_BYTES) != 0) {
+        status = rk_error_set(error, RK_CORRUPT,
+                              RK_PACKAGE_MANIFEST ": its checksum is %.16s, which is not what " RK_PACKAGE_SIDECAR
+                                                  " says: one of them is damaged; restore or import the package again",
+                              expected);
+        goto done;
+    }
+    status = rk_manifest_parse(text, length, &model->arena, &model->manifest, error);
+    model->spec = &model->manifest.spec;
+    if (status == RK_OK && (rk_mapped_file_damaged(manifest) || rk_mapped_file_damaged(sidecar)))
+        status = rk_error_set(error, RK_CORRUPT, RK_PACKAGE_MANIFEST ": was truncated while it was read");
+done:
+    rk_mapped_file_close(manifest);
+    rk_mapped_file_close(sidecar);
+    return status;
+}
+
+/* Opens both golden files, checks them and replays them. */
+static enum rk_status check_golden(struct rk_model *model, int dir_fd, const struct rk_model_open_options *options,
+                                   struct rk_error *error)
+{
+    const struct rk_file_ref *refs[2] = {&model->manifest.golden_requests, &model->manifest.golden_scores};
+    struct rk_mapped_file *files[2] = {NULL, NULL};
+    enum rk_status status = RK_OK;
+    for (int i = 0; status == RK_OK && i < 2; i++) {
+        status = rk_mapped_file_open(dir_fd, refs[i]->file, refs[i]->bytes, &files[i], error);
+        const struct checked_file file = {files[i], refs[i]->file, refs[i]->xxh3};
+        if (status == RK_OK && !options->skip_checksums)
+            status = check_file(&file, NULL, NULL, error);
+    }
+    if (status == RK_OK && !options->skip_golden) {
+        if (options->progress != NULL)
+            options->progress(options->progress_context, "replaying golden requests", 0, 0);
+        struct rk_error local = {0};
+        status = rk_golden_replay(model, rk_mapped_file_data(files[0]), rk_mapped_file_bytes(files[0]),
+                                  rk_mapped_file_data(files[1]), rk_mapped_file_bytes(files[1]),
+                                  &model->golden.largest_error, &model->golden.num_requests, &local);
+        if (status == RK_OK && (rk_mapped_file_damaged(files[0]) || rk_mapped_file_damaged(files[1])))
+            status = rk_error_set(&local, RK_CORRUPT, "the file was truncated while it was read");
+        if (status != RK_OK)
+            rk_error_set(error, status, "%s: %s", refs[0]->file, local.text);
+    }
+    rk_mapped_file_close(files[0]);
+    rk_mapped_file_close(files[1]);
+    return status;
+}
+
+enum rk_status rk_model_open(const char *path, const struct rk_model_open_options *options, struct rk_model **out,
+                             struct rk_error *error)
+{
+    static const struct rk_model_open_options check_everything = {0};
+    struct rk_error local = {0};
+    if (options == NULL)
+        options = &check_everything;
+    enum rk_status status;
+    struct rk_model *model = calloc(1, sizeof *model);
+    int dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (model == NULL) {
+        status = rk_error_set(&local, RK_NO_MEMORY, "out of memory");
+        goto fail;
+    }
+    rk_arena_init(&model->arena, 1u << 16);
+    if (dir_fd < 0) {
+        status = rk_error_set(&local,
+                              errno == ENOENT    ? RK_NOT_FOUND
+                              : errno == ENOTDIR ? RK_INVALID
+                                                 : RK_IO,
+                              "%s%s", strerror(errno), errno == ENOTDIR ? "; a model package is a directory" : "");
+        goto fail;
+    }
+    status = read_manifest(model, dir_fd, &local);
+    if (status == RK_OK)
+        status = map_files(model, dir_fd, &local);
+    if (status == RK_OK && !options->skip_checksums)
+        status = check_files(model, options, &local);
+    if (status == RK_OK && !options->skip_checksums)
+        status = check_finite(model, &local);
+    if (status == RK_OK)
+        status = check_golden(model, dir_fd, options, &local);
+    if (status == RK_OK && rk_model_damaged(model))
+        status = rk_error_set(&local, RK_CORRUPT, "a file was truncated while it was read");
+    if (status != RK_OK)
+        goto fail;
+    close(dir_fd);
+    *out = model;
+    return RK_OK;
+fail:
+    if (dir_fd >= 0)
+        close(dir_fd);
+    rk_model_close(model);
+    return rk_error_set(error, status, "failed to open model %s: %s", path, local.text);
+}
+
+enum rk_status rk_model_open_draft(int dir_fd, const struct rk_model_spec *spec, struct rk_model **out,
+                                   struct rk_error *error)
+{
+    struct rk_model *model = calloc(1, sizeof *model);
+    if (model == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory");
+    rk_arena_init(&model->arena, 1u << 16);
+    model->spec = spec;
+    enum rk_status status = map_files(model, dir_fd, error);
+    if (status != RK_OK) {
+        rk_model_close(model);
+        return status;
+    }
+    *out = model;
+    return RK_OK;
+}
+
+void rk_model_close(struct rk_model *model)
+{
+    if (model == NULL)
+        return;
+    for (uint32_t t = 0; model->tables != NULL && t < model->spec->num_tables; t++)
+        rk_table_close(model->tables[t]);
+    free(model->tables);
+    rk_mapped_file_close(model->weights);
+    rk_arena_deinit(&model->arena);
+    free(model);
+}
+
+const struct rk_model_spec *rk_model_spec_of(const struct rk_model *model)
+{
+    return model->spec;
+}
+
+const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t table)
+{
+    return model->tables[table];
+}
+
+const void *rk_model_weights(const struct rk_model *model)
+{
+    return rk_mapped_file_data(model->weights);
+}
+
+uint64_t rk_model_bytes(const struct rk_model *model)
+{
+    return model->bytes;
+}
+
+const struct rk_golden_result *rk_model_golden(const struct rk_model *model)
+{
+    return &model->golden;
+}
+
+bool rk_model_damaged(const struct rk_model *model)
+{
+    if (rk_mapped_file_damaged(model->weights))
+        return true;
+    for (uint32_t t = 0; t < model->spec->num_tables; t++)
+        if (rk_table_damaged(model->tables[t]))
+            return true;
+    return false;
+}
+
+enum rk_status rk_model_scrub(struct rk_model *model, rk_hash_progress_fn *progress, void *context,
+                              struct rk_error *error)
+{
+    size_t count;
+    struct checked_file *files = new_file_list(model, &count, error);
+    if (files == NULL)
+        return RK_NO_MEMORY;
+    enum rk_status status = RK_OK, first = RK_OK;
+    for (size_t i = 0; status != RK_CANCELLED && i < count; i++) {
+        status = check_file(&files[i], progress, context, error);
+        if (status == RK_CORRUPT)
+            rk_mapped_file_mark_damaged(files[i].file);
+        if (first == RK_OK)
+            first = status;
+    }
+    free(files);
+    return first;
+}

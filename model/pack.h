@@ -1,0 +1,31 @@
+/* From a draft to a package: towers, rows, golden requests, manifest. What importer and synthesiser have in common. */
+#ifndef RANKD_MODEL_PACK_H
+#define RANKD_MODEL_PACK_H
+
+#include "model/draft.h"
+#include "model/jsonl.h"
+
+/* Reports long work; `what` is static text, done and total are bytes. Returning false stops it: RK_CANCELLED, and
+ * nothing is left. */
+typedef bool rk_pack_progress_fn(void *context, const char *what, uint64_t done, uint64_t total);
+
+/* values[count] = elements [first, first + count) of the tensor, all finite. */
+typedef enum rk_status rk_pack_read_fn(void *context, const struct rk_draft_tensor *tensor, uint64_t first,
+                                       uint64_t count, float *values, struct rk_error *error);
+
+struct rk_pack_job {
+    const char *output;
+    struct rk_draft *draft; /* checksums are filled in */
+    rk_pack_read_fn *read;
+    void *read_context;
+    rk_pack_progress_fn *progress; /* may be NULL */
+    void *progress_context;
+    struct rk_named_request *golden; /* at least one; binding changes them */
+    size_t num_golden;
+    const struct rk_named_scores *golden_scores; /* [num_golden] that must be met, or NULL */
+};
+
+/* Writes the package; `output` appears complete or not at all. */
+enum rk_status rk_pack(const struct rk_pack_job *job, struct rk_error *error);
+
+#endif

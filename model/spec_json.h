@@ -1,0 +1,19 @@
+/* The parts of a spec that config.json and manifest.json write in the same way: read once, here. */
+#ifndef RANKD_MODEL_SPEC_JSON_H
+#define RANKD_MODEL_SPEC_JSON_H
+
+#include "model/json_read.h"
+#include "model/spec.h"
+
+/* Lists that end with NULL, in the order of the enums. */
+extern const char *const rk_side_names[], *const rk_pooling_names[], *const rk_interaction_names[],
+                                                                         *const rk_pairs_names[];
+
+/* Each returns false with the document's error set. */
+bool rk_spec_json_names(const struct rk_json_at *root, struct rk_model_spec *spec); /* name, dense, heads */
+bool rk_spec_json_table(const struct rk_json_at *at, struct rk_table_spec *table);  /* name, rows, dim, out_of_range */
+bool rk_spec_json_features(const struct rk_json_at *root, struct rk_model_spec *spec); /* after the tables */
+bool rk_spec_json_interaction_op(const struct rk_json_at *at, struct rk_interaction_spec *interaction);
+bool rk_spec_json_dot(const struct rk_json_at *at, struct rk_interaction_spec *interaction); /* pairs, self */
+
+#endif

@@ -1,0 +1,200 @@
+/* rankpack inspect: what a package holds and what a candidate costs, without reading rows. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model/model.h"
+#include "model/spec_json.h"
+#include "model/tools/commands.h"
+
+static uint64_t table_bytes(const struct rk_table_spec *table)
+{
+    return table->num_embeddings * rk_row_bytes(table->format, table->embedding_dim);
+}
+
+static uint64_t all_rows_bytes(const struct rk_model_spec *spec)
+{
+    uint64_t bytes = 0;
+    for (uint32_t t = 0; t < spec->num_tables; t++)
+        bytes += table_bytes(&spec->tables[t]);
+    return bytes;
+}
+
+static void print_tables(const struct rk_model_spec *spec)
+{
+    printf("\n%-24s %14s %6s %6s %6s %10s  %s\n", "table", "rows", "dim", "format", "shards", "bytes",
+           "ids out of range");
+    for (uint32_t t = 0; t < spec->num_tables; t++) {
+        const struct rk_table_spec *table = &spec->tables[t];
+        printf("%-24s %14" PRIu64 " %6u %6s %6u %10s  %s", table->name, table->num_embeddings, table->embedding_dim,
+               rk_row_format_name(table->format), table->num_shards, cli_bytes(table_bytes(table)),
+               rk_out_of_range_name(table->out_of_range));
+        if (table->out_of_range == RK_OUT_OF_RANGE_DEFAULT)
+            printf(" %" PRIu64, table->default_row);
+        putchar('\n');
+    }
+}
+
+static void print_features(const struct rk_model_spec *spec)
+{
+    printf("\n%-24s %-24s %-10s %s\n", "feature", "table", "side", "pooling");
+    for (uint32_t f = 0; f < spec->num_features; f++) {
+        const struct rk_feature_spec *feature = &spec->features[f];
+        printf("%-24s %-24s %-10s %s%s\n", feature->name, spec->tables[feature->table].name,
+               rk_side_names[feature->side], rk_pooling_names[feature->pooling], feature->weighted ? ", weighted" : "");
+    }
+}
+
+static void print_mlp(const struct rk_mlp_spec *mlp)
+{
+    for (uint32_t i = 0; i < mlp->num_layers; i++)
+        printf("%s%u", i == 0 ? "" : " -> ", mlp->layers[i].weight.rows);
+}
+
+/* The way of the numbers, from inputs to logits. */
+static void print_architecture(const struct rk_model_spec *spec)
+{
+    struct rk_model_widths widths = rk_model_spec_widths(spec);
+    const struct rk_interaction_spec *interaction = &spec->interaction;
+    printf("\narchitecture\n");
+    if (widths.dense > 0) {
+        printf("  dense %u (%u context + %u candidate)", widths.dense, spec->num_context_dense,
+               spec->num_candidate_dense);
+        if (spec->bottom.num_layers > 0) {
+            printf(" -> bottom MLP ");
+            print_mlp(&spec->bottom);
+        }
+        printf(" --+\n");
+    }
+    uint32_t context = 0;
+    for (uint32_t f = 0; f < spec->num_features; f++)
+        context += spec->features[f].side == RK_SIDE_CONTEXT;
+    printf("  features %u (%u context + %u candidate), %u pooled values --+\n", spec->num_features, context,
+           spec->num_features - context, widths.pooled);
+    printf("    +--> interaction %s", rk_interaction_names[interaction->op]);
+    if (interaction->op == RK_INTERACTION_DOT)
+        printf(" (%s%s of %u vectors)", rk_pairs_names[interaction->pairs],
+               interaction->self ? " with the diagonal" : "", widths.num_vectors);
+    if (interaction->op == RK_INTERACTION_DCN_V2)
+        printf(" (%u layers, rank %u)", interaction->num_cross, interaction->rank);
+    printf(" -> %u\n    +--> top MLP ", widths.top_in);
+    print_mlp(&spec->top);
+    printf("\n    +--> logits:");
+    for (uint32_t h = 0; h < spec->num_heads; h++)
+        printf(" %s", spec->heads[h]);
+    putchar('\n');
+}
+
+static void print_cost(const struct rk_model_spec *spec, double ids_per_feature)
+{
+    struct rk_model_cost cost = rk_model_spec_cost(spec, ids_per_feature);
+    printf("\ncost, with %g id%s per feature\n", ids_per_feature, ids_per_feature == 1 ? "" : "s");
+    printf("  multiply-adds per candidate      %" PRIu64 "\n", cost.multiply_adds);
+    printf("  bytes of rows per candidate      %" PRIu64 "\n", cost.candidate_bytes);
+    printf("  bytes of rows per request        %" PRIu64 "\n", cost.context_bytes);
+    printf("  bytes of weights per batch       %" PRIu64 "\n", cost.weight_bytes);
+}
+
+static json_t *layer_widths(const struct rk_mlp_spec *mlp)
+{
+    json_t *widths = json_array();
+    for (uint32_t i = 0; i < mlp->num_layers; i++)
+        json_array_append_new(widths, json_integer(mlp->layers[i].weight.rows));
+    return widths;
+}
+
+static json_t *name_list(const char *const *names, uint32_t count)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < count; i++)
+        json_array_append_new(list, json_string(names[i]));
+    return list;
+}
+
+static void print_json(const struct rk_model *model, double ids_per_feature)
+{
+    const struct rk_model_spec *spec = rk_model_spec_of(model);
+    struct rk_model_widths widths = rk_model_spec_widths(spec);
+    struct rk_model_cost cost = rk_model_spec_cost(spec, ids_per_feature);
+    json_t *tables = json_array(), *features = json_array();
+    for (uint32_t t = 0; t < spec->num_tables; t++) {
+        const struct rk_table_spec *table = &spec->tables[t];
+        json_t *item =
+            json_pack("{s:s, s:I, s:i, s:s, s:i, s:I, s:s}", "name", table->name, "rows",
+                      (json_int_t)table->num_embeddings, "dim", (int)table->embedding_dim, "format",
+                      rk_row_format_name(table->format), "shards", (int)table->num_shards, "bytes",
+                      (json_int_t)table_bytes(table), "out_of_range", rk_out_of_range_name(table->out_of_range));
+        if (table->out_of_range == RK_OUT_OF_RANGE_DEFAULT)
+            json_object_set_new(item, "default_row", json_integer((json_int_t)table->default_row));
+        json_array_append_new(tables, item);
+    }
+    for (uint32_t f = 0; f < spec->num_features; f++) {
+        const struct rk_feature_spec *feature = &spec->features[f];
+        json_array_append_new(features,
+                              json_pack("{s:s, s:s, s:s, s:s, s:b}", "name", feature->name, "table",
+                                        spec->tables[feature->table].name, "side", rk_side_names[feature->side],
+                                        "pooling", rk_pooling_names[feature->pooling], "weighted",
+                                        (int)feature->weighted));
+    }
+    json_t *interaction =
+        json_pack("{s:s, s:i}", "op", rk_interaction_names[spec->interaction.op], "width", (int)widths.top_in);
+    if (spec->interaction.op == RK_INTERACTION_DOT) {
+        json_object_set_new(interaction, "pairs", json_string(rk_pairs_names[spec->interaction.pairs]));
+        json_object_set_new(interaction, "self", json_boolean(spec->interaction.self));
+    }
+    if (spec->interaction.op == RK_INTERACTION_DCN_V2) {
+        json_object_set_new(interaction, "layers", json_integer(spec->interaction.num_cross));
+        json_object_set_new(interaction, "rank", json_integer(spec->interaction.rank));
+    }
+    json_t *root =
+        json_pack("{s:s, s:I, s:I, s:I, s:{s:o, s:o}, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:I, s:I, s:I, s:I}}",
+                  "name", spec->name, "bytes", (json_int_t)rk_model_bytes(model), "rows_bytes",
+                  (json_int_t)all_rows_bytes(spec), "weights_bytes", (json_int_t)spec->weights_bytes, "dense",
+                  "context", name_list(spec->context_dense, spec->num_context_dense), "candidate",
+                  name_list(spec->candidate_dense, spec->num_candidate_dense), "tables", tables, "features", features,
+                  "bottom_mlp", layer_widths(&spec->bottom), "interaction", interaction, "top_mlp",
+                  layer_widths(&spec->top), "heads", name_list(spec->heads, spec->num_heads), "cost", "ids_per_feature",
+                  ids_per_feature, "multiply_adds_per_candidate", (json_int_t)cost.multiply_adds,
+                  "row_bytes_per_candidate", (json_int_t)cost.candidate_bytes, "row_bytes_per_request",
+                  (json_int_t)cost.context_bytes, "weight_bytes_per_batch", (json_int_t)cost.weight_bytes);
+    json_dumpf(root, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(root);
+}
+
+static void print_text(const char *path, const struct rk_model *model, double ids_per_feature)
+{
+    const struct rk_model_spec *spec = rk_model_spec_of(model);
+    printf("model      %s\npackage    %s\nsize       %s: %s of rows in %u table%s, %s of weights\n", spec->name, path,
+           cli_bytes(rk_model_bytes(model)), cli_bytes(all_rows_bytes(spec)), spec->num_tables,
+           spec->num_tables == 1 ? "" : "s", cli_bytes(spec->weights_bytes));
+    print_architecture(spec);
+    print_tables(spec);
+    print_features(spec);
+    print_cost(spec, ids_per_feature);
+}
+
+int command_inspect(const struct cli_arguments *arguments)
+{
+    struct rk_error error = {0};
+    struct rk_model *model = NULL;
+    double ids_per_feature = 1;
+    const char *text = cli_get(arguments, "ids-per-feature");
+    if (text != NULL) {
+        char *end;
+        ids_per_feature = strtod(text, &end);
+        if (end == text || *end != '\0' || !(ids_per_feature >= 0 && ids_per_feature <= 1e6))
+            return cli_usage_error("--ids-per-feature is '%s', must be a number from 0 to 1000000", text);
+    }
+    const struct rk_model_open_options options = {.skip_checksums = true, .skip_golden = true};
+    if (rk_model_open(arguments->operand, &options, &model, &error) != RK_OK)
+        return cli_failed(&error);
+    if (cli_has(arguments, "json"))
+        print_json(model, ids_per_feature);
+    else
+        print_text(arguments->operand, model, ids_per_feature);
+    rk_model_close(model);
+    return cli_finish_output();
+}

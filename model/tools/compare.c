@@ -1,0 +1,180 @@
+/* Scoring files of requests and comparing them line by line with files of expected scores. One thread, one request in
+ * memory at a time; samples for the AUC are kept, 8 bytes per candidate and head. */
+#include "model/tools/compare.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/engine.h"
+#include "model/golden.h"
+
+void comparison_init(struct comparison *comparison, uint32_t num_heads)
+{
+    *comparison = (struct comparison){.labelled = true, .num_heads = num_heads};
+}
+
+void comparison_deinit(struct comparison *comparison)
+{
+    free(comparison->samples);
+}
+
+static enum rk_status add_labels(struct comparison *comparison, const float *logits, uint32_t num_candidates,
+                                 const double *labels, struct rk_error *error)
+{
+    uint64_t needed = comparison->num_samples + num_candidates;
+    if (needed > comparison->capacity) {
+        uint64_t capacity = 2 * needed;
+        struct compare_sample *samples =
+            realloc(comparison->samples, capacity * comparison->num_heads * sizeof *samples);
+        if (samples == NULL)
+            return rk_error_set(error, RK_NO_MEMORY, "out of memory for %" PRIu64 " labels", needed);
+        comparison->samples = samples;
+        comparison->capacity = capacity;
+    }
+    size_t count = (size_t)num_candidates * comparison->num_heads;
+    struct compare_sample *to = comparison->samples + comparison->num_samples * comparison->num_heads;
+    for (size_t i = 0; i < count; i++)
+        to[i] = (struct compare_sample){.score = logits[i], .positive = labels[i] > 0.5};
+    comparison->num_samples = needed;
+    return RK_OK;
+}
+
+enum rk_status comparison_add(struct comparison *comparison, const struct rk_model_spec *spec, const char *id,
+                              const float *logits, uint32_t num_candidates, const struct rk_named_scores *expected,
+                              struct rk_error *error)
+{
+    if (strcmp(id, expected->id) != 0)
+        return rk_error_set(error, RK_INVALID, "the expected scores are those of '%.64s', the request is '%.64s'",
+                            expected->id, id);
+    if (expected->num_candidates != num_candidates || (num_candidates > 0 && expected->num_heads != spec->num_heads))
+        return rk_error_set(error, RK_INVALID, "expected are %u candidates x %u heads, the request has %u x %u",
+                            expected->num_candidates, expected->num_heads, num_candidates, spec->num_heads);
+    struct rk_golden_difference worst = rk_golden_compare(logits, expected);
+    if (comparison->num_requests == 0 || worst.error > comparison->error) {
+        comparison->error = worst.error;
+        snprintf(comparison->where, sizeof comparison->where,
+                 "request '%.64s', candidate %u, head '%.64s': %.9g, expected %.9g", id, worst.candidate,
+                 spec->heads[worst.head], worst.logit, worst.expected);
+    }
+    comparison->num_requests++;
+    comparison->num_logits += (uint64_t)num_candidates * spec->num_heads;
+    comparison->labelled = comparison->labelled && expected->labels != NULL;
+    return comparison->labelled ? add_labels(comparison, logits, num_candidates, expected->labels, error) : RK_OK;
+}
+
+static int by_score(const void *a, const void *b)
+{
+    float x = ((const struct compare_sample *)a)->score, y = ((const struct compare_sample *)b)->score;
+    return (x > y) - (x < y);
+}
+
+double comparison_auc(const struct comparison *comparison, uint32_t head)
+{
+    uint64_t count = comparison->num_samples, positives = 0;
+    struct compare_sample *sorted = malloc((count + 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return NAN;
+    for (uint64_t i = 0; i < count; i++) {
+        sorted[i] = comparison->samples[i * comparison->num_heads + head];
+        positives += sorted[i].positive;
+    }
+    qsort(sorted, count, sizeof *sorted, by_score);
+    double rank_sum = 0; /* of the positives; equal scores share the mean of their ranks */
+    for (uint64_t begin = 0, end; begin < count; begin = end) {
+        uint64_t tied_positives = 0;
+        for (end = begin; end < count && !(sorted[end].score > sorted[begin].score); end++)
+            tied_positives += sorted[end].positive;
+        rank_sum += (double)tied_positives * ((double)(begin + end + 1) / 2);
+    }
+    free(sorted);
+    double negatives = (double)(count - positives);
+    return (rank_sum - (double)positives * ((double)positives + 1) / 2) / ((double)positives * negatives);
+}
+
+struct scoring {
+    const struct rk_model *model;
+    struct rk_engine *engine;
+    struct rk_jsonl_reader *expected; /* NULL: nothing to compare with */
+    const char *expected_path;
+    score_print_fn *print;
+    void *context;
+    struct comparison *comparison;
+};
+
+static enum rk_status compare_next(struct scoring *s, const char *id, const float *logits, uint32_t num_candidates,
+                                   struct rk_arena *arena, struct rk_error *error)
+{
+    const char *line;
+    size_t length;
+    uint64_t number;
+    struct rk_named_scores scores;
+    enum rk_status status = rk_jsonl_next(s->expected, &line, &length, &number, error);
+    if (status != RK_OK)
+        return status;
+    if (line == NULL)
+        return rk_error_set(error, RK_INVALID, "%s has no scores for this request", s->expected_path);
+    status = rk_jsonl_parse_scores(line, length, arena, &scores, error);
+    if (status == RK_OK)
+        status = comparison_add(s->comparison, rk_model_spec_of(s->model), id, logits, num_candidates, &scores, error);
+    if (status != RK_OK)
+        rk_error_prefix(error, "%s:%" PRIu64, s->expected_path, number);
+    return status;
+}
+
+static enum rk_status score_request(void *context, uint64_t line, struct rk_named_request *named,
+                                    struct rk_arena *arena, struct rk_error *error)
+{
+    struct scoring *s = context;
+    const struct rk_model_spec *spec = rk_model_spec_of(s->model);
+    struct rk_request request;
+    (void)line;
+    enum rk_status status = rk_request_bind(spec, &RK_REQUEST_LIMITS_DEFAULT, named, arena, &request, error);
+    if (status != RK_OK)
+        return status;
+    size_t count = (size_t)request.num_candidates * spec->num_heads;
+    float *logits = rk_arena_array(arena, count, sizeof *logits);
+    float *probabilities = rk_arena_array(arena, count, sizeof *probabilities);
+    if (logits == NULL || probabilities == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for %zu scores", count);
+    status = rk_engine_score(s->engine, &request, logits);
+    if (status != RK_OK)
+        return rk_error_set(error, status, "the engine failed: %s", rk_status_name(status));
+    for (size_t i = 0; i < count; i++)
+        probabilities[i] = rk_sigmoid(logits[i]);
+    if (s->expected != NULL)
+        status = compare_next(s, named->id, logits, request.num_candidates, arena, error);
+    if (status == RK_OK && s->print != NULL)
+        s->print(s->context, named, logits, probabilities, request.num_candidates);
+    return status;
+}
+
+enum rk_status score_file(const struct rk_model *model, const char *requests_path, const char *expected_path,
+                          uint32_t batch, score_print_fn *print, void *context, struct comparison *comparison,
+                          struct rk_error *error)
+{
+    struct scoring s = {
+        .model = model, .expected_path = expected_path, .print = print, .context = context, .comparison = comparison};
+    enum rk_status status = rk_engine_create(model, batch, &s.engine, error);
+    if (status == RK_OK && expected_path != NULL)
+        status = rk_jsonl_open(expected_path, &s.expected, error);
+    if (status == RK_OK)
+        status = rk_jsonl_read(requests_path, score_request, &s, error);
+    rk_jsonl_close(s.expected);
+    rk_engine_destroy(s.engine);
+    return status;
+}
+
+bool comparison_print(const struct comparison *comparison, const struct rk_model_spec *spec)
+{
+    bool fine = comparison->num_requests > 0 && comparison->error <= RK_GOLDEN_TOLERANCE;
+    printf("compared   %" PRIu64 " logits of %" PRIu64 " requests\n", comparison->num_logits, comparison->num_requests);
+    printf("largest    %.3g of max(1, |logit|), tolerance %g: %s\n", comparison->error, RK_GOLDEN_TOLERANCE,
+           fine ? "within" : "NOT within");
+    printf("           %s\n", comparison->where);
+    for (uint32_t h = 0; comparison->labelled && comparison->num_samples > 0 && h < spec->num_heads; h++)
+        printf("AUC        %s %.5f\n", spec->heads[h], comparison_auc(comparison, h));
+    return fine;
+}

@@ -1,0 +1,49 @@
+/* Comparing a model's scores with expected ones: the largest error, and per head the area under the ROC curve when the
+ * expected scores come with labels. */
+#ifndef RANKD_MODEL_TOOLS_COMPARE_H
+#define RANKD_MODEL_TOOLS_COMPARE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/jsonl.h"
+#include "model/model.h"
+
+struct compare_sample {
+    float score;
+    bool positive;
+};
+
+struct comparison {
+    uint64_t num_requests, num_logits;
+    double error;    /* the largest |logit - expected| / max(1, |expected|) */
+    char where[256]; /* which logit that was */
+    bool labelled;   /* every request so far had labels */
+    uint32_t num_heads;
+    struct compare_sample *samples; /* [num_samples][num_heads] */
+    uint64_t num_samples, capacity; /* in candidates */
+};
+
+void comparison_init(struct comparison *comparison, uint32_t num_heads);
+void comparison_deinit(struct comparison *comparison);
+
+/* Adds one request's logits. RK_INVALID when id or shape differ. */
+enum rk_status comparison_add(struct comparison *comparison, const struct rk_model_spec *spec, const char *id,
+                              const float *logits, uint32_t num_candidates, const struct rk_named_scores *expected,
+                              struct rk_error *error);
+
+/* The probability that a positive scores above a negative, ties half (Mann-Whitney); NaN without both kinds. */
+double comparison_auc(const struct comparison *comparison, uint32_t head);
+
+/* Scores the requests of a file and, when expected_path is given, compares. `print`, when not NULL, gets each request's
+ * scores. */
+typedef void score_print_fn(void *context, const struct rk_named_request *named, const float *logits,
+                            const float *probabilities, uint32_t num_candidates);
+enum rk_status score_file(const struct rk_model *model, const char *requests_path, const char *expected_path,
+                          uint32_t batch, score_print_fn *print, void *context, struct comparison *comparison,
+                          struct rk_error *error);
+
+/* Prints the result for people. Returns whether the error is within the tolerance of golden requests. */
+bool comparison_print(const struct comparison *comparison, const struct rk_model_spec *spec);
+
+#endif

@@ -1,0 +1,101 @@
+/* rankpack: everything a model engineer does to model files. The table below is all there is to know about its command
+ * line. */
+#include <stddef.h>
+
+#include "model/tools/commands.h"
+
+static const char *const import_examples[] = {
+    "rankpack import --config config.json --weights model.safetensors --output models/steam/1",
+    "rankpack import --config config.json --weights model.safetensors.index.json --output models/big/7 \\\n"
+    "      --golden-requests requests.jsonl --golden-scores expected.jsonl --shard-bytes 16G",
+    NULL};
+static const char *const inspect_examples[] = {"rankpack inspect models/steam/1",
+                                               "rankpack inspect models/steam/1 --json", NULL};
+static const char *const verify_examples[] = {
+    "rankpack verify models/steam/1",
+    "rankpack verify models/steam/1 --requests requests.jsonl --expected expected.jsonl", NULL};
+static const char *const score_examples[] = {
+    "rankpack score models/steam/1 --requests requests.jsonl",
+    "rankpack score models/steam/1 --requests requests.jsonl --top 10",
+    "rankpack score models/steam/1 --requests requests.jsonl --expected expected.jsonl", NULL};
+static const char *const synth_examples[] = {
+    "rankpack synth --shape dlrm-26x128 --max-rows 100000 --output models/synth/1",
+    "rankpack synth --shape mlperf-dlrm-dcnv2 --max-rows 1000000 --output models/mlperf/1 \\\n"
+    "      --requests 100 --candidates 256 --requests-output requests.jsonl",
+    "rankpack synth --table user:1000000:64 --table item:200000:64 --context-features 1 --bottom 8-64 --top 128-1 \\\n"
+    "      --output models/small/1",
+    NULL};
+
+const struct cli_command rankpack_commands[] = {
+    {.name = "import",
+     .summary = "make a package from config.json and safetensors",
+     .examples = import_examples,
+     .run = command_import,
+     .options = {{"config", "FILE", "config.json: how the tensors fit together", .required = true},
+                 {"weights", "FILE", "model.safetensors, or the .index.json of a sharded set", .required = true},
+                 {"output", "DIR", "the package to make, REPOSITORY/NAME/VERSION", .required = true},
+                 {"golden-requests", "FILE", "JSON lines whose first requests become golden; made up if left out"},
+                 {"golden-scores", "FILE", "the trainer's scores of these requests, which the engine must meet"},
+                 {"golden-count", "N", "how many golden requests to keep (8)"},
+                 {"shard-bytes", "BYTES", "cut tables into files of at most so many bytes (64G)"},
+                 {"shard-rows", "N", "cut tables into files of at most so many rows"}}},
+    {.name = "inspect",
+     .operand = "MODEL_DIR",
+     .summary = "show tables, architecture and cost",
+     .examples = inspect_examples,
+     .run = command_inspect,
+     .options = {{"json", NULL, "print JSON"}, {"ids-per-feature", "N", "rows per bag to reckon the cost with (1)"}}},
+    {.name = "verify",
+     .operand = "MODEL_DIR",
+     .summary = "check every checksum and replay the golden requests",
+     .examples = verify_examples,
+     .run = command_verify,
+     .options = {{"json", NULL, "print JSON"},
+                 {"requests", "FILE", "score these requests too (with --expected)"},
+                 {"expected", "FILE", "the scores that they must have"}}},
+    {.name = "score",
+     .operand = "MODEL_DIR",
+     .summary = "score requests without a server",
+     .examples = score_examples,
+     .run = command_score,
+     .options = {{"requests", "FILE", "JSON lines, '-' for standard input", .required = true},
+                 {"batch", "N", "candidates per batch (256)"},
+                 {"top", "K", "print a table of the best K candidates of each request instead of JSON"},
+                 {"head", "NAME", "the head that --top sorts by (the first)"},
+                 {"expected", "FILE",
+                  "compare with these scores instead of printing; AUC per head if they have labels"}}},
+    {.name = "synth",
+     .summary = "make a package, and requests, of a given shape",
+     .examples = synth_examples,
+     .run = command_synth,
+     .options = {{"output", "DIR", "the package to make", .required = true},
+                 {"shape", "NAME", "a known shape: dlrm-26x128, mlperf-dlrm-dcnv2; what follows changes it"},
+                 {"tables", "N", "number of tables, of --rows x --dim (8)"},
+                 {"rows", "N", "rows of each table (100000)"},
+                 {"dim", "N", "dim of each table (16)"},
+                 {"table", "NAME:ROWS:DIM", "one table, instead of --tables", .repeated = true},
+                 {"max-rows", "N", "no table has more rows"},
+                 {"bottom", "WIDTHS", "dense inputs and bottom MLP: 13-512-256-128"},
+                 {"top", "WIDTHS", "top MLP: 479-1024-1024-512-256-1; the first may be left out as 0"},
+                 {"interaction", "OP", "dot, cat or dcn_v2 (dot)"},
+                 {"cross-layers", "N", "layers of dcn_v2 (3)"},
+                 {"cross-rank", "N", "rank of dcn_v2 (512)"},
+                 {"context-features", "N", "how many features belong to the context (half)"},
+                 {"context-dense", "N", "how many dense inputs belong to the context (half)"},
+                 {"pooling-factor", "N", "ids per bag in the requests (1, or the shape's)"},
+                 {"weighted", NULL, "context features carry weights"},
+                 {"heads", "N", "number of heads (the last width of --top)"},
+                 {"seed", "N", "another model of the same shape (1)"},
+                 {"name", "NAME", "the model's name (synth)"},
+                 {"shard-bytes", "BYTES", "cut tables into files of at most so many bytes (64G)"},
+                 {"shard-rows", "N", "cut tables into files of at most so many rows"},
+                 {"requests", "N", "how many requests to make"},
+                 {"candidates", "N", "candidates per request (100)"},
+                 {"requests-output", "FILE", "where the requests go, '-' for standard output"}}},
+    {.name = NULL},
+};
+
+int main(int argc, char **argv)
+{
+    return cli_main(argc, argv);
+}
