@@ -17,8 +17,10 @@
 #include <xxhash.h>
 
 struct rk_package_writer {
-    char *path; /* as given, without trailing slashes */
-    char *name; /* its last component */
+    char *path;            /* as given, without trailing slashes */
+    char *name;            /* its last component */
+    char *parent;          /* what is before that */
+    unsigned made_parents; /* how many of the parent's last components we made */
     char temporary[NAME_MAX + 1];
     int parent_fd, dir_fd, file_fd; /* -1: not open */
     char *file;                     /* the open file's name */
@@ -34,8 +36,7 @@ static enum rk_status io_error(struct rk_error *error, const char *what, const s
 }
 
 /* "a/b/" -> parent "a", name "b"; "b" -> parent ".", name "b". */
-static enum rk_status split_path(struct rk_package_writer *writer, const char *output, char **parent,
-                                 struct rk_error *error)
+static enum rk_status split_path(struct rk_package_writer *writer, const char *output, struct rk_error *error)
 {
     size_t length = strlen(output);
     while (length > 1 && output[length - 1] == '/')
@@ -46,14 +47,49 @@ static enum rk_status split_path(struct rk_package_writer *writer, const char *o
     char *slash = strrchr(writer->path, '/');
     const char *name = slash != NULL ? slash + 1 : writer->path;
     writer->name = strdup(name);
-    *parent = slash == NULL           ? strdup(".")
-              : slash == writer->path ? strdup("/")
-                                      : strndup(output, (size_t)(slash - writer->path));
-    if (writer->name == NULL || *parent == NULL)
+    writer->parent = slash == NULL           ? strdup(".")
+                     : slash == writer->path ? strdup("/")
+                                             : strndup(output, (size_t)(slash - writer->path));
+    if (writer->name == NULL || writer->parent == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "%s: out of memory", output);
     if (name[0] == '\0' || name[0] == '.' || strlen(name) > NAME_MAX - 16)
         return rk_error_set(error, RK_INVALID,
                             "output '%s' must end in a name that does not begin with '.' and is not overlong", output);
+    return RK_OK;
+}
+
+/* Makes the directories above the package that are missing, each synced into the one above it. */
+static enum rk_status make_parents(struct rk_package_writer *writer, struct rk_error *error)
+{
+    char *path = writer->parent;
+    for (size_t i = 1, length = strlen(path); i <= length; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        char *slash = NULL;
+        path[i] = '\0';
+        bool made = mkdir(path, 0777) == 0;
+        int why = errno;
+        if (made && (slash = strrchr(path, '/')) != NULL && slash != path)
+            *slash = '\0';
+        int above = made ? open(slash == NULL   ? "."
+                                : slash == path ? "/"
+                                                : path,
+                                O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                         : -1;
+        bool synced = !made || (above >= 0 && fsync(above) == 0);
+        if (above >= 0)
+            close(above);
+        if (slash != NULL)
+            *slash = '/';
+        if (made)
+            writer->made_parents++;
+        bool fine = synced && (made || why == EEXIST);
+        if (!fine)
+            return rk_error_set(error, RK_IO, "failed to make directory %s for the package: %s", path,
+                                strerror(made ? errno : why));
+        if (i < length)
+            path[i] = '/';
+    }
     return RK_OK;
 }
 
@@ -78,22 +114,23 @@ static enum rk_status make_temporary(struct rk_package_writer *writer, struct rk
 
 enum rk_status rk_package_begin(const char *output, struct rk_package_writer **out, struct rk_error *error)
 {
-    char *parent = NULL;
     struct stat stat;
     struct rk_package_writer *writer = calloc(1, sizeof *writer);
     if (writer == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "%s: out of memory", output);
     writer->parent_fd = writer->dir_fd = writer->file_fd = -1;
     writer->hash = XXH3_createState();
-    enum rk_status status = split_path(writer, output, &parent, error);
+    enum rk_status status = split_path(writer, output, error);
     if (status == RK_OK && writer->hash == NULL)
         status = rk_error_set(error, RK_NO_MEMORY, "%s: out of memory", output);
+    if (status == RK_OK)
+        status = make_parents(writer, error);
     if (status != RK_OK)
         goto fail;
-    writer->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    writer->parent_fd = open(writer->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (writer->parent_fd < 0) {
         status = rk_error_set(error, errno == ENOENT ? RK_NOT_FOUND : RK_IO,
-                              "failed to open directory %s for the package: %s", parent, strerror(errno));
+                              "failed to open directory %s for the package: %s", writer->parent, strerror(errno));
         goto fail;
     }
     if (fstatat(writer->parent_fd, writer->name, &stat, AT_SYMLINK_NOFOLLOW) == 0) {
@@ -104,11 +141,9 @@ enum rk_status rk_package_begin(const char *output, struct rk_package_writer **o
     status = make_temporary(writer, error);
     if (status != RK_OK)
         goto fail;
-    free(parent);
     *out = writer;
     return RK_OK;
 fail:
-    free(parent);
     rk_package_abort(writer);
     return status;
 }
@@ -175,6 +210,7 @@ static void release(struct rk_package_writer *writer)
     free(writer->file);
     free(writer->name);
     free(writer->path);
+    free(writer->parent);
     free(writer);
 }
 
@@ -219,5 +255,11 @@ void rk_package_abort(struct rk_package_writer *writer)
     }
     if (writer->temporary[0] != '\0')
         unlinkat(writer->parent_fd, writer->temporary, AT_REMOVEDIR);
+    for (; writer->made_parents > 0; writer->made_parents--) {
+        rmdir(writer->parent); /* refuses when somebody else put something there */
+        char *slash = strrchr(writer->parent, '/');
+        if (slash != NULL)
+            *slash = '\0';
+    }
     release(writer);
 }

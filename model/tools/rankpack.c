@@ -22,7 +22,8 @@ static const char *const synth_examples[] = {
     "rankpack synth --shape dlrm-26x128 --max-rows 100000 --output models/synth/1",
     "rankpack synth --shape mlperf-dlrm-dcnv2 --max-rows 1000000 --output models/mlperf/1 \\\n"
     "      --requests 100 --candidates 256 --requests-output requests.jsonl",
-    "rankpack synth --table user:1000000:64 --table item:200000:64 --context-features 1 --bottom 8-64 --top 128-1 \\\n"
+    "rankpack synth --table user:1000000:64 --table item:200000:64 --context-features 1 --bottom 8-64 --top 0-128-1 "
+    "\\\n"
     "      --output models/small/1",
     NULL};
 
