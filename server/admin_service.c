@@ -41,7 +41,7 @@ static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusRespon
 {
     for (uint32_t i = 0; i < daemon->num_loops; i++) {
         const struct rk_loop_counters *counters = &daemon->loops[i].loop->counters;
-        response->connections += rk_counter_read(&counters->connections);
+        response->connections += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
         response->requests += rk_counter_read(&counters->requests);
         response->request_errors += rk_counter_read(&counters->request_errors);
     }

@@ -290,6 +290,7 @@ void rk_connection_open(struct rk_loop *loop, int fd)
     if (connection == NULL || rk_grpc_session_create(&loop->grpc, now_us, &session) != RK_OK) {
         rk_pool_free(loop->pool, connection);
         close(fd);
+        rk_loop_connection_closed(loop);
         return;
     }
     *connection = (struct rk_connection){.loop = loop,
@@ -302,7 +303,6 @@ void rk_connection_open(struct rk_loop *loop, int fd)
     if (connection->next != NULL)
         connection->next->previous = connection;
     loop->connections = connection;
-    rk_loop_connection_opened(loop);
     rk_grpc_session_set_owner(session, connection);
     event_assign(&connection->readable, loop->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_assign(&connection->writable, loop->base, fd, EV_WRITE, on_writable, connection);

@@ -24,7 +24,7 @@ struct rk_model_counters { /* one per model in each event loop */
 };
 
 struct rk_loop_counters {
-    rk_counter requests, request_errors, connections; /* connections: open now */
+    rk_counter requests, request_errors;
 };
 
 struct rk_worker_counters {

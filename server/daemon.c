@@ -27,7 +27,7 @@ static bool has_room(void *context)
     const struct rk_daemon *daemon = context;
     uint64_t open = 0;
     for (uint32_t i = 0; i < daemon->num_loops; i++)
-        open += rk_counter_read(&daemon->loops[i].loop->counters.connections);
+        open += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
     return open < daemon->options.max_connections;
 }
 

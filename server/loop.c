@@ -58,10 +58,12 @@ static void deliver_socket(void *receiver, struct rk_mail *mail)
 {
     struct rk_loop *loop = receiver;
     struct socket_mail *letter = (struct socket_mail *)mail;
-    if (loop->draining)
+    if (loop->draining) {
         close(letter->fd);
-    else
+        rk_loop_connection_closed(loop);
+    } else {
         rk_connection_open(loop, letter->fd);
+    }
     free(letter);
 }
 
@@ -73,6 +75,7 @@ void rk_loop_adopt(struct rk_loop *loop, int fd)
         return;
     }
     *letter = (struct socket_mail){.mail.deliver = deliver_socket, .fd = fd};
+    atomic_fetch_add_explicit(&loop->num_connections, 1, memory_order_relaxed);
     rk_mailbox_post(&loop->mailbox, &letter->mail);
 }
 
@@ -124,14 +127,9 @@ void rk_loop_stop(struct rk_loop *loop)
     rk_mailbox_post(&loop->mailbox, &loop->stop_mail);
 }
 
-void rk_loop_connection_opened(struct rk_loop *loop)
-{
-    rk_counter_add(&loop->counters.connections, 1);
-}
-
 void rk_loop_connection_closed(struct rk_loop *loop)
 {
-    rk_counter_add(&loop->counters.connections, (uint64_t)-1);
+    atomic_fetch_sub_explicit(&loop->num_connections, 1, memory_order_relaxed);
     leave_when_empty(loop);
 }
 

@@ -31,6 +31,7 @@ struct rk_loop_config {
 struct rk_loop {
     struct rk_loop_counters counters; /* may be read by any thread; all else is the loop's own */
     struct rk_mailbox mailbox;        /* anybody may post */
+    _Atomic uint32_t num_connections; /* adopted and not closed yet; sockets in the mail count too */
     struct event_base *base;
     struct event mail, deadline, tick;
     struct rk_pool *pool;
@@ -75,7 +76,7 @@ void rk_loop_flush(struct rk_loop *loop);
 /* Makes sure that deadlines are looked at then. */
 void rk_loop_wake_by(struct rk_loop *loop, uint64_t deadline_us);
 
-void rk_loop_connection_opened(struct rk_loop *loop);
+/* A connection that was adopted has ended. */
 void rk_loop_connection_closed(struct rk_loop *loop);
 
 #endif

@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+"""A warm rankd answers without malloc, and its memory does not grow.
+
+The proof: an LD_PRELOAD library counts every allocation of the process in a shared file; after some thousand requests of mixed sizes the count
+must not move at all while some thousand more are answered."""
+
+import mmap
+import os
+import struct
+import threading
+import unittest
+
+from rankd_fixture import BUILD, RankdServer, Stub, main, rank_request, repository_of, requests_of, scratch
+
+COUNTER = BUILD / "tests/integration/libmalloc_count.so"
+SANITIZED = os.environ.get("RANKD_SANITIZED", "none") != "none"
+CHANNELS = 4
+
+
+class Clients:
+    """A few persistent connections, each used by its own thread."""
+
+    def __init__(self, target):
+        import grpc
+        # Channels with the same arguments share one connection, so each gets an argument of its own.
+        self.channels = [grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0), ("rankd.test.channel", i)])
+                         for i in range(CHANNELS)]
+        self.stubs = [Stub(channel) for channel in self.channels]
+
+    def run(self, requests, rounds):
+        errors = []
+
+        def work(stub, first):
+            try:
+                for i in range(rounds):
+                    stub.Rank(requests[(first + i) % len(requests)], timeout=30)
+            except Exception as error:  # shown by the main thread
+                errors.append(error)
+        threads = [threading.Thread(target=work, args=(stub, i * 7)) for i, stub in enumerate(self.stubs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def close(self):
+        for channel in self.channels:
+            channel.close()
+
+
+def mixed_requests():
+    """Requests from one candidate to all of a player's, with and without top_k and logits."""
+    mixed = []
+    for i, request in enumerate(requests_of("steam")[:60]):
+        part = dict(request, candidates=request["candidates"][:1 + i * 3])
+        mixed.append(rank_request("steam", part, top_k=i % 5, include_logits=i % 2 == 0, candidate_ids=list(range(len(part["candidates"])))))
+    return mixed
+
+
+@unittest.skipIf(SANITIZED, "a sanitizer has its own malloc")
+class TestMalloc(unittest.TestCase):
+    def test_a_warm_server_answers_without_malloc(self):
+        path = scratch("malloc") / "count"
+        path.write_bytes(bytes(16))
+        env = {"LD_PRELOAD": str(COUNTER), "RANKD_MALLOC_COUNT": str(path)}
+        with RankdServer(repository_of("steam"), "--scrub-interval-s", 0, env=env) as server, open(path, "r+b") as file:
+            page = mmap.mmap(file.fileno(), 16)
+
+            def allocations():
+                return struct.unpack("=Q", page[:8])[0]
+            self.assertGreater(allocations(), 100, "the counter does not count")
+            requests, clients = mixed_requests(), Clients(server.target)
+            clients.run(requests, 1000)
+            warm = allocations()
+            page[8:16] = struct.pack("=Q", 1)  # from now on the log says who allocates
+            clients.run(requests, 500)
+            page[8:16] = bytes(8)
+            after = allocations()
+            clients.close()
+            self.assertEqual(after - warm, 0, f"{after - warm} allocations during {500 * CHANNELS} requests, {warm} before them:\n{server.log()[-8000:]}")
+
+    def test_a_new_connection_to_a_warm_server_costs_little(self):
+        path = scratch("malloc") / "count"
+        path.write_bytes(bytes(16))
+        env = {"LD_PRELOAD": str(COUNTER), "RANKD_MALLOC_COUNT": str(path)}
+        with RankdServer(repository_of("steam"), "--scrub-interval-s", 0, env=env) as server, open(path, "r+b") as file:
+            page = mmap.mmap(file.fileno(), 16)
+            requests = mixed_requests()[:5]
+            for _ in range(3):
+                clients = Clients(server.target)
+                clients.run(requests, 20)
+                clients.close()
+            before = struct.unpack("=Q", page[:8])[0]
+            clients = Clients(server.target)
+            clients.run(requests, 20)
+            clients.close()
+            after = struct.unpack("=Q", page[:8])[0]
+            self.assertLessEqual((after - before) / CHANNELS, 32, f"{(after - before) / CHANNELS} allocations per connection")
+
+
+@unittest.skipIf(SANITIZED, "a sanitizer keeps freed memory")
+class TestMemory(unittest.TestCase):
+    def test_memory_stays_flat_over_many_requests(self):
+        rounds = 250000 if os.environ.get("RANKD_LONG") else 2500  # RANKD_LONG: a million requests
+        with RankdServer(repository_of("steam")) as server:
+            requests, clients = mixed_requests(), Clients(server.target)
+            clients.run(requests, 1000)
+            warm = server.status_kb()
+            clients.run(requests, rounds)
+            after = server.status_kb()
+            clients.close()
+            self.assertLessEqual(after - warm, 2048, f"{warm} kB after {1000 * CHANNELS} requests, {after} kB after {rounds * CHANNELS} more")
+
+
+if __name__ == "__main__":
+    main()
