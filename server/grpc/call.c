@@ -121,15 +121,11 @@ static size_t collect_trailers(const struct rk_call *call, nghttp2_nv *headers)
     return count;
 }
 
-/* nghttp2 could not take an answer. Without memory there is nothing better to do than to give the stream up, and
- * failing that the connection. A stream that is gone already needs no answer. */
+/* nghttp2 takes an answer unless the stream is gone, which is well, or there is no memory. */
 static void check_submitted(struct rk_call *call, int result)
 {
-    struct rk_grpc_session *session = call->session;
-    if (result == 0 || !nghttp2_is_fatal(result))
-        return;
-    if (nghttp2_submit_rst_stream(session->h2, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_INTERNAL_ERROR) != 0)
-        rk_grpc_session_break(session, NGHTTP2_INTERNAL_ERROR);
+    if (nghttp2_is_fatal(result))
+        rk_grpc_session_kill(call->session);
 }
 
 static void keep_message(struct rk_call *call, const char *message)
@@ -164,6 +160,8 @@ static void answer(struct rk_call *call, enum rk_grpc_status status, const char 
     call->status = status;
     keep_message(call, message);
     call->trailers_ready = true;
+    if (call->session->dead)
+        return;
     if (!call->response_begun)
         submit_trailers_only(call, names_encodings);
     else /* when it is not deferred, nghttp2 says so and will read on by itself */
@@ -247,7 +245,9 @@ static enum rk_status begin_response(struct rk_call *call)
 {
     nghttp2_nv headers[] = {static_header(":status", "200"), static_header("content-type", "application/grpc")};
     nghttp2_data_provider body = {.source.ptr = call, .read_callback = read_body};
-    if (nghttp2_submit_response(call->session->h2, call->stream_id, headers, 2, &body) != 0)
+    int result = nghttp2_submit_response(call->session->h2, call->stream_id, headers, 2, &body);
+    check_submitted(call, result);
+    if (result != 0)
         return RK_NO_MEMORY;
     call->response_begun = true;
     return RK_OK;
@@ -256,7 +256,7 @@ static enum rk_status begin_response(struct rk_call *call)
 enum rk_status rk_call_send(struct rk_call *call, const uint8_t *bytes, size_t length)
 {
     struct rk_grpc_session *session = call->session;
-    if (call->ended)
+    if (call->ended || session->dead)
         return RK_CANCELLED;
     size_t framed;
     if (length > UINT32_MAX || __builtin_add_overflow(length, RK_GRPC_PREFIX_BYTES, &framed) ||

@@ -1,5 +1,5 @@
-/* Recycled memory blocks: power-of-two size classes with free lists, so that streams, header buffers and messages of a warm
- * event loop cost no malloc. One thread. Blocks over 1 MiB go straight to the system. */
+/* Recycled memory blocks: power-of-two size classes with free lists, so that streams, header buffers and messages of a
+ * warm event loop cost no malloc. One thread. Blocks over 1 MiB go straight to the system. */
 #ifndef RANKD_SERVER_GRPC_POOL_H
 #define RANKD_SERVER_GRPC_POOL_H
 

@@ -28,6 +28,7 @@
 #define MAX_SETTINGS_ENTRIES    32
 #define UNFINISHED_MESSAGES     16 /* longest messages that one connection may have unfinished at once */
 #define GLITCHES_EARNED         4  /* by a call that begins, and by a DATA frame that carries an answer */
+#define FIRST_EXTENSION_FRAME   0x0a
 #define FRAME_HEADER_BYTES      9
 #define SETTINGS_ENTRY_BYTES    6
 
@@ -40,6 +41,11 @@ void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error
     session->broken = true;
     if (nghttp2_session_terminate_session(session->h2, http2_error) != 0)
         session->dead = true;
+}
+
+void rk_grpc_session_kill(struct rk_grpc_session *session)
+{
+    session->broken = session->dead = true;
 }
 
 static void count(struct rk_grpc_session *session, struct rk_bucket *bucket)
@@ -72,6 +78,13 @@ static int on_begin_frame(nghttp2_session *h2, const nghttp2_frame_hd *header, v
         break;
     }
     return 0;
+}
+
+/* Frames of types that we do not know: they were counted when they began; what they carry is passed over. */
+static int on_extension_frame(nghttp2_session *h2, void **payload, const nghttp2_frame_hd *header, void *user_data)
+{
+    (void)h2, (void)payload, (void)header, (void)user_data;
+    return NGHTTP2_ERR_CANCEL;
 }
 
 static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data)
@@ -203,38 +216,13 @@ static int on_stream_close(nghttp2_session *h2, int32_t stream_id, uint32_t erro
 
 /* ---- create and destroy ---- */
 
-static void *pool_malloc(size_t bytes, void *pool)
-{
-    return rk_pool_alloc(pool, bytes);
-}
-
-static void pool_free(void *block, void *pool)
-{
-    rk_pool_free(pool, block);
-}
-
-static void *pool_calloc(size_t number, size_t element_bytes, void *pool)
-{
-    size_t bytes;
-    if (__builtin_mul_overflow(number, element_bytes, &bytes))
-        return NULL;
-    void *block = rk_pool_alloc(pool, bytes);
-    if (block != NULL)
-        memset(block, 0, bytes);
-    return block;
-}
-
-static void *pool_realloc(void *block, size_t bytes, void *pool)
-{
-    return rk_pool_realloc(pool, block, bytes);
-}
-
 static nghttp2_session_callbacks *make_callbacks(void)
 {
     nghttp2_session_callbacks *callbacks;
     if (nghttp2_session_callbacks_new(&callbacks) != 0)
         return NULL;
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
+    nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, on_extension_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
@@ -253,6 +241,9 @@ static nghttp2_option *make_options(const struct rk_grpc_limits *limits)
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_outbound_ack(option, MAX_WAITING_ACKS);
     nghttp2_option_set_max_settings(option, MAX_SETTINGS_ENTRIES);
+    /* Else nghttp2 passes over unknown frames without a word. */
+    for (int type = FIRST_EXTENSION_FRAME; type <= UINT8_MAX; type++)
+        nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
     /* Ours is the limit that counts; nghttp2's must not cut in before it. */
     nghttp2_option_set_stream_reset_rate_limit(option, 2 * (uint64_t)limits->max_resets_per_s + 1,
                                                2 * (uint64_t)limits->max_resets_per_s + 1);
@@ -261,11 +252,7 @@ static nghttp2_option *make_options(const struct rk_grpc_limits *limits)
 
 static int create_h2(struct rk_grpc_session *session)
 {
-    nghttp2_mem memory = {.mem_user_data = session->pool,
-                          .malloc = pool_malloc,
-                          .free = pool_free,
-                          .calloc = pool_calloc,
-                          .realloc = pool_realloc};
+    nghttp2_mem memory = rk_h2_memory_for(&session->memory);
     nghttp2_session_callbacks *callbacks = make_callbacks();
     nghttp2_option *option = make_options(&session->config->limits);
     int result = NGHTTP2_ERR_NOMEM;
@@ -339,6 +326,7 @@ enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *confi
         return RK_NO_MEMORY;
     *session = (struct rk_grpc_session){.config = config,
                                         .pool = config->pool,
+                                        .memory.pool = config->pool,
                                         .now_us = now_us,
                                         .assembly_budget = assembly_budget(&config->limits)};
     rk_bucket_init(&session->glitches, config->limits.max_glitches, now_us);
@@ -360,7 +348,7 @@ void rk_grpc_session_destroy(struct rk_grpc_session *session)
     while (session->calls != NULL)
         rk_call_close(session->calls);
     rk_deadlines_deinit(&session->deadlines, session->pool);
-    nghttp2_session_del(session->h2);
+    rk_h2_memory_take_back(&session->memory);
     rk_pool_free(session->pool, session);
 }
 
@@ -373,7 +361,6 @@ static uint32_t http2_error_of(int result)
     case NGHTTP2_ERR_FLOODED:
     case NGHTTP2_ERR_TOO_MANY_SETTINGS:
         return NGHTTP2_ENHANCE_YOUR_CALM;
-    case NGHTTP2_ERR_NOMEM:
     case NGHTTP2_ERR_CALLBACK_FAILURE:
         return NGHTTP2_INTERNAL_ERROR;
     default:
@@ -389,7 +376,9 @@ bool rk_grpc_session_receive(struct rk_grpc_session *session, const uint8_t *byt
     session->receiving = true;
     ssize_t result = nghttp2_session_mem_recv(session->h2, bytes, length);
     session->receiving = false;
-    if (result < 0)
+    if (result == NGHTTP2_ERR_NOMEM)
+        rk_grpc_session_kill(session);
+    else if (result < 0)
         rk_grpc_session_break(session, http2_error_of((int)result));
     else if (nghttp2_session_get_outbound_queue_size(session->h2) >
              session->config->limits.max_queued_output_bytes / FRAME_BYTES)
@@ -403,8 +392,8 @@ size_t rk_grpc_session_output(struct rk_grpc_session *session, uint8_t *buffer, 
     while (written < capacity && !session->dead) {
         if (session->chunk_bytes == 0) {
             ssize_t bytes = nghttp2_session_mem_send(session->h2, &session->chunk);
-            if (bytes < 0) { /* what nghttp2 would say next is not to be trusted either */
-                session->broken = session->dead = true;
+            if (bytes < 0) {
+                rk_grpc_session_kill(session);
                 break;
             }
             if (bytes == 0)
@@ -438,7 +427,7 @@ void rk_grpc_session_drain(struct rk_grpc_session *session)
         return;
     if (nghttp2_submit_shutdown_notice(session->h2) != 0 ||
         nghttp2_submit_ping(session->h2, NGHTTP2_FLAG_NONE, drain_ping) != 0)
-        rk_grpc_session_break(session, NGHTTP2_INTERNAL_ERROR);
+        rk_grpc_session_kill(session);
 }
 
 uint32_t rk_grpc_session_open_calls(const struct rk_grpc_session *session)

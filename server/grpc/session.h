@@ -1,10 +1,12 @@
-/* One server side of a gRPC connection: HTTP/2 (nghttp2), gRPC framing, calls. It does no I/O and reads no clock: bytes go in, bytes come
- * out, the time is handed in. One thread at a time; the owner is server/connection.c, which has the socket.
+/* One server side of a gRPC connection: HTTP/2 (nghttp2), gRPC framing, calls. It does no I/O and reads no clock: bytes
+ * go in, bytes come out, the time is handed in. One thread at a time; the owner is server/connection.c, which has the
+ * socket.
  *
- *   bytes -> rk_grpc_session_receive -> method callbacks -> rk_call_send / rk_call_finish -> rk_grpc_session_output -> bytes
+ *   bytes -> rk_grpc_session_receive -> method callbacks -> rk_call_send / rk_call_finish -> rk_grpc_session_output ->
+ * bytes
  *
- * The session knows messages, not requests: unary, server-streaming and bidirectional methods are the same callbacks with
- * different rules on how many messages may pass. TLS would sit below (bytes), limits beside (rk_grpc_limits). */
+ * The session knows messages, not requests: unary, server-streaming and bidirectional methods are the same callbacks
+ * with different rules on how many messages may pass. TLS would sit below (bytes), limits beside (rk_grpc_limits). */
 #ifndef RANKD_SERVER_GRPC_SESSION_H
 #define RANKD_SERVER_GRPC_SESSION_H
 
@@ -19,30 +21,33 @@ struct rk_call;
 struct rk_pool; /* server/grpc/pool.h: recycled memory blocks of one event loop */
 
 struct rk_grpc_limits {
-    uint32_t max_streams;        /* concurrent calls per connection; more are refused (REFUSED_STREAM) */
+    uint32_t max_streams; /* concurrent calls per connection; more are refused (REFUSED_STREAM) */
     uint32_t max_header_count, max_header_bytes; /* per request: 64, 8 KiB; past them the stream is refused */
-    uint64_t max_message_bytes;  /* of one request message: RESOURCE_EXHAUSTED past it, before allocating */
-    uint64_t max_queued_output_bytes; /* control frames and answers that wait for the socket; past it the connection is closed */
-    uint32_t max_glitches;       /* strange but legal frames per connection before ENHANCE_YOUR_CALM (a bucket, refilled per second) */
-    uint32_t max_resets_per_s;   /* RST_STREAM from the peer: honest clients reset when deadlines expire */
+    uint64_t max_message_bytes;       /* of one request message: RESOURCE_EXHAUSTED past it, before allocating */
+    uint64_t max_queued_output_bytes; /* control frames and answers that wait for the socket; past it the connection is
+                                         closed */
+    uint32_t max_glitches; /* strange but legal frames per connection before ENHANCE_YOUR_CALM (a bucket, refilled per
+                              second) */
+    uint32_t max_resets_per_s; /* RST_STREAM from the peer: honest clients reset when deadlines expire */
 };
-#define RK_GRPC_LIMITS_DEFAULT                                                                                               \
-    ((struct rk_grpc_limits){.max_streams = 1024,                                                                            \
-                             .max_header_count = 64,                                                                         \
-                             .max_header_bytes = 8192,                                                                       \
-                             .max_message_bytes = 4u << 20,                                                                  \
-                             .max_queued_output_bytes = 16u << 20,                                                           \
-                             .max_glitches = 1000,                                                                           \
+#define RK_GRPC_LIMITS_DEFAULT                                                                                         \
+    ((struct rk_grpc_limits){.max_streams = 1024,                                                                      \
+                             .max_header_count = 64,                                                                   \
+                             .max_header_bytes = 8192,                                                                 \
+                             .max_message_bytes = 4u << 20,                                                            \
+                             .max_queued_output_bytes = 16u << 20,                                                     \
+                             .max_glitches = 1000,                                                                     \
                              .max_resets_per_s = 1000})
 
 enum rk_method_kind { RK_METHOD_UNARY, RK_METHOD_SERVER_STREAM, RK_METHOD_BIDI };
 
-/* A method's callbacks, all on the session's thread. After `cancelled`, or after rk_call_finish returned, the call handle is gone. */
+/* A method's callbacks, all on the session's thread. After `cancelled`, or after rk_call_finish returned, the call
+ * handle is gone. */
 struct rk_method {
     const char *path; /* "/rankd.v1.Ranking/Rank" */
     enum rk_method_kind kind;
-    /* One whole message; `bytes` are valid until it returns. Unary: called exactly once, after the peer has half-closed, so the
-     * session has already answered INTERNAL for none or two messages. */
+    /* One whole message; `bytes` are valid until it returns. Unary: called exactly once, after the peer has
+     * half-closed, so the session has already answered INTERNAL for none or two messages. */
     void (*message)(void *service, struct rk_call *call, const uint8_t *bytes, size_t length);
     void (*half_close)(void *service, struct rk_call *call); /* not for unary; may be NULL */
     void (*cancelled)(void *service, struct rk_call *call);  /* the peer or the connection went away; may be NULL */
@@ -62,8 +67,8 @@ enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *confi
 /* Cancels every call that is still open. */
 void rk_grpc_session_destroy(struct rk_grpc_session *session);
 
-/* Feeds what was read. Returns false when the connection is beyond repair: write what rk_grpc_session_output still has (a GOAWAY), then
- * close. */
+/* Feeds what was read. Returns false when the connection is beyond repair: write what rk_grpc_session_output still has
+ * (a GOAWAY), then close. */
 bool rk_grpc_session_receive(struct rk_grpc_session *session, const uint8_t *bytes, size_t length, uint64_t now_us);
 
 /* The next bytes to write, up to `capacity`, copied to `buffer`; returns how many, 0 when there is nothing now. */
@@ -78,8 +83,8 @@ void rk_grpc_session_drain(struct rk_grpc_session *session);
 
 uint32_t rk_grpc_session_open_calls(const struct rk_grpc_session *session);
 
-/* Answers DEADLINE_EXCEEDED on every call whose deadline has passed (after telling it `cancelled`). Returns the earliest deadline
- * that is still ahead, UINT64_MAX for none: the owner sets its timer to it. */
+/* Answers DEADLINE_EXCEEDED on every call whose deadline has passed (after telling it `cancelled`). Returns the
+ * earliest deadline that is still ahead, UINT64_MAX for none: the owner sets its timer to it. */
 uint64_t rk_grpc_session_expire(struct rk_grpc_session *session, uint64_t now_us);
 
 /* The owner's handle, e.g. the connection; set once after create. */

@@ -6,6 +6,7 @@
 
 #include "server/grpc/bucket.h"
 #include "server/grpc/deadlines.h"
+#include "server/grpc/h2_memory.h"
 #include "server/grpc/session.h"
 
 #define RK_PREFACE_BYTES 64
@@ -13,6 +14,7 @@
 struct rk_grpc_session {
     const struct rk_grpc_session_config *config;
     struct rk_pool *pool;
+    struct rk_h2_memory memory;
     nghttp2_session *h2;
     void *owner;
     uint64_t now_us; /* as last handed in */
@@ -38,5 +40,8 @@ struct rk_grpc_session {
 
 /* Ends the connection with GOAWAY and this HTTP/2 error code. */
 void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error);
+
+/* Ends it without a word: an allocation has failed, after which nghttp2 must not be called again. */
+void rk_grpc_session_kill(struct rk_grpc_session *session);
 
 #endif

@@ -25,7 +25,7 @@ enum rk_grpc_status {
     RK_GRPC_UNAUTHENTICATED = 16,
 };
 
-const char *rk_grpc_status_name(enum rk_grpc_status status); /* "INVALID_ARGUMENT" */
+const char *rk_grpc_status_name(enum rk_grpc_status status);  /* "INVALID_ARGUMENT" */
 enum rk_grpc_status rk_grpc_status_of(enum rk_status status); /* what a caller is told about a failure inside */
 
 #endif

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "server/grpc/deframer.h"
+#include "server/grpc/h2_memory.h"
 #include "server/grpc/pool.h"
 #include "server/grpc/text.h"
 #include "server/tools/dial.h"
@@ -49,6 +50,7 @@ struct rk_grpc_client {
     char authority[256];
     nghttp2_session *h2;
     struct rk_pool *pool;
+    struct rk_h2_memory memory;
     struct call *calls, *spare;
     uint32_t in_flight;
     bool gone;
@@ -235,32 +237,6 @@ static ssize_t read_request(nghttp2_session *h2, int32_t stream_id, uint8_t *buf
 
 /* ---- opening and closing ---- */
 
-static void *pool_malloc(size_t bytes, void *pool)
-{
-    return rk_pool_alloc(pool, bytes);
-}
-
-static void pool_free(void *block, void *pool)
-{
-    rk_pool_free(pool, block);
-}
-
-static void *pool_calloc(size_t number, size_t element_bytes, void *pool)
-{
-    size_t bytes;
-    if (__builtin_mul_overflow(number, element_bytes, &bytes))
-        return NULL;
-    void *block = rk_pool_alloc(pool, bytes);
-    if (block != NULL)
-        memset(block, 0, bytes);
-    return block;
-}
-
-static void *pool_realloc(void *block, size_t bytes, void *pool)
-{
-    return rk_pool_realloc(pool, block, bytes);
-}
-
 static bool create_h2(struct rk_grpc_client *client)
 {
     nghttp2_session_callbacks *callbacks;
@@ -269,7 +245,8 @@ static bool create_h2(struct rk_grpc_client *client)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
-    nghttp2_mem memory = {client->pool, pool_malloc, pool_free, pool_calloc, pool_realloc};
+    client->memory.pool = client->pool;
+    nghttp2_mem memory = rk_h2_memory_for(&client->memory);
     int result = nghttp2_session_client_new3(&client->h2, callbacks, client, NULL, &memory);
     nghttp2_session_callbacks_del(callbacks);
     const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
@@ -313,7 +290,7 @@ void rk_grpc_client_close(struct rk_grpc_client *client)
         client->spare = call->next;
         rk_pool_free(client->pool, call);
     }
-    nghttp2_session_del(client->h2);
+    rk_h2_memory_take_back(&client->memory);
     rk_pool_free(client->pool, client->last_reply);
     rk_pool_destroy(client->pool);
     if (client->fd >= 0)
