@@ -53,6 +53,7 @@ struct rk_grpc_client {
     struct rk_h2_memory memory;
     struct call *calls, *spare;
     uint32_t in_flight;
+    uint64_t num_ended; /* calls, since open */
     bool gone;
     struct rk_error why; /* gone */
     uint8_t out[BUFFER_BYTES];
@@ -100,6 +101,7 @@ static void end_call(struct call *call, enum rk_grpc_status status, const char *
         return;
     call->is_done = true;
     call->client->in_flight--;
+    call->client->num_ended++;
     struct rk_grpc_reply reply = {.status = status, .message = message};
     if (status == RK_GRPC_OK) {
         reply.bytes = call->deframer.message;
@@ -492,8 +494,9 @@ enum rk_status rk_grpc_client_step(struct rk_grpc_client *client, struct rk_erro
 
 enum rk_status rk_grpc_client_wait(struct rk_grpc_client *client, uint64_t timeout_us, struct rk_error *error)
 {
+    const uint64_t ended_before = client->num_ended;
     enum rk_status status = rk_grpc_client_step(client, error);
-    if (status != RK_OK)
+    if (status != RK_OK || client->num_ended != ended_before) /* an answer was here already: perhaps the last one */
         return status;
     uint64_t next_us = rk_grpc_client_expire(client);
     uint64_t wait_us = next_us < timeout_us ? next_us : timeout_us;
