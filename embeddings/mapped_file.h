@@ -1,7 +1,7 @@
 /* Read-only mapped files that survive what happens to the file beneath.
  *
  * A file that is truncated while it is mapped makes the reader's next access raise SIGBUS. With containment installed
- * the page is replaced by zeros, the mapping is marked damaged, and the reader goes on; whoever uses the data asks
+ * the mapping is marked damaged and replaced by zeros, and the reader goes on; whoever uses the data asks
  * rk_mapped_file_damaged() afterwards and throws the result away. */
 #ifndef RANKD_EMBEDDINGS_MAPPED_FILE_H
 #define RANKD_EMBEDDINGS_MAPPED_FILE_H
@@ -15,7 +15,8 @@ struct rk_mapped_file; /* opaque; immutable but for its damage mark, so any thre
 
 /* Opens `name` (one path component: no '/', no "..") below the directory dir_fd and maps all of it. Refuses symlinks,
  * FIFOs, directories and devices without blocking, and a size other than expect_bytes (UINT64_MAX: any). An empty file
- * maps to an empty range. Errors: RK_NOT_FOUND, RK_CORRUPT (kind or size), RK_IO. */
+ * maps to an empty range. Errors: RK_INVALID (name), RK_NOT_FOUND, RK_CORRUPT (kind or size), RK_IO, RK_NO_MEMORY,
+ * RK_EXHAUSTED (65,536 files are mapped already). */
 enum rk_status rk_mapped_file_open(int dir_fd, const char *name, uint64_t expect_bytes, struct rk_mapped_file **file,
                                    struct rk_error *error);
 void rk_mapped_file_close(struct rk_mapped_file *file);
@@ -31,10 +32,9 @@ void rk_mapped_file_mark_damaged(struct rk_mapped_file *file);
  * neighbours. */
 void rk_mapped_file_advise_random(const struct rk_mapped_file *file);
 
-/* XXH3-64 of bytes [offset, offset + length) fed into a running hash is what rk_mapped_file_hash does for the whole
- * file; progress, when not NULL, is called about every 64 MiB with the bytes hashed since its last call and may return
- * false to stop early (RK_CANCELLED). Reads through the mapping: RK_CORRUPT when the file is damaged, before or
- * meanwhile. */
+/* XXH3-64 of the whole file. progress, when not NULL, is called about every 64 MiB with the bytes hashed since its last
+ * call and may return false to stop early (RK_CANCELLED). Reads through the mapping: RK_CORRUPT when the file is
+ * damaged, before or meanwhile. */
 typedef bool rk_hash_progress_fn(void *context, uint64_t bytes);
 enum rk_status rk_mapped_file_hash(const struct rk_mapped_file *file, rk_hash_progress_fn *progress, void *context,
                                    uint64_t *hash);

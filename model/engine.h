@@ -1,5 +1,5 @@
-/* The engine: turns slices of bound requests into logits. One engine per compute thread and model; it owns its scratch memory,
- * sized once for max_batch candidates, and allocates nothing while it runs. */
+/* The engine: turns slices of bound requests into logits. One engine per compute thread and model; it owns its scratch
+ * memory, sized once for max_batch candidates, and allocates nothing while it runs. */
 #ifndef RANKD_MODEL_ENGINE_H
 #define RANKD_MODEL_ENGINE_H
 
@@ -26,8 +26,8 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
                                 struct rk_error *error);
 void rk_engine_destroy(struct rk_engine *engine);
 
-/* Scores all slices in one batch; the counts must sum to at most max_batch. RK_CORRUPT when the model's files were damaged
- * meanwhile: the logits are then worthless. */
+/* Scores all slices in one batch; the counts must sum to at most max_batch. RK_CORRUPT when the model's files were
+ * damaged meanwhile: the logits are then worthless. */
 enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices);
 
 const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *engine);

@@ -3,8 +3,8 @@
  *   named    what arrived (from the wire or from a JSON line): features by name, lengths as given, nothing checked
  *   bound    what the engine reads: features in the model's order, ids that are rows, offsets that add up
  *
- * rk_request_bind() goes from the one to the other and is the only place where a request's content is checked. It copies no
- * arrays: ids are resolved in place, so both forms live in the caller's arena. */
+ * rk_request_bind() goes from the one to the other and is the only place where a request's content is checked. It
+ * copies no arrays: ids are resolved in place, so both forms live in the caller's arena. */
 #ifndef RANKD_MODEL_REQUEST_H
 #define RANKD_MODEL_REQUEST_H
 
@@ -61,11 +61,11 @@ struct rk_request {
 };
 
 /* Checks `named` against the model and the limits and fills `request` (arrays it needs come from the arena).
- * RK_INVALID naming the field, the value and what was expected: an unknown, missing or repeated feature, a wrong number of
- * dense values, lengths that do not add up, a NaN or infinity in dense or weights, an id outside its table when the policy is
- * reject, weights where there should be none or too few, no candidate. RK_EXHAUSTED past a limit or when the arena is full.
- * On failure *request keeps what it held, except that out_of_range_ids is set (so that rejected ids can be counted too), and nothing that
- * another request can see has changed. */
+ * RK_INVALID naming the field, the value and what was expected: an unknown, missing or repeated feature, a wrong number
+ * of dense values, lengths that do not add up, a NaN or infinity in dense or weights, an id outside its table when the
+ * policy is reject, weights where there should be none or too few, no candidate. RK_EXHAUSTED past a limit or when the
+ * arena is full. On failure *request keeps what it held, except that out_of_range_ids is set (so that rejected ids can
+ * be counted too), and nothing that another request can see has changed. */
 enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk_request_limits *limits,
                                const struct rk_named_request *named, struct rk_arena *arena, struct rk_request *request,
                                struct rk_error *error);

@@ -11,14 +11,14 @@
 #include "quant/base/status.h"
 
 /* Bounds that every model keeps, so that no product of them overflows 64 bits. */
-#define RK_MAX_TABLES        4096u
-#define RK_MAX_FEATURES      4096u
-#define RK_MAX_SHARDS        65536u /* per table */
-#define RK_MAX_LAYERS        64u    /* per MLP, and of a cross network */
-#define RK_MAX_WIDTH         (1u << 20) /* of any layer, table row or interaction */
-#define RK_MAX_HEADS         64u
-#define RK_MAX_NAME_BYTES    128u /* names are printable UTF-8 without control characters */
-#define RK_MAX_ROWS          ((uint64_t)1 << 48)
+#define RK_MAX_TABLES     4096u
+#define RK_MAX_FEATURES   4096u
+#define RK_MAX_SHARDS     65536u     /* per table */
+#define RK_MAX_LAYERS     64u        /* per MLP, and of a cross network */
+#define RK_MAX_WIDTH      (1u << 20) /* of any layer, table row or interaction */
+#define RK_MAX_HEADS      64u
+#define RK_MAX_NAME_BYTES 128u /* names are printable UTF-8 without control characters */
+#define RK_MAX_ROWS       ((uint64_t)1 << 48)
 
 enum rk_side { RK_SIDE_CONTEXT, RK_SIDE_CANDIDATE };
 enum rk_pooling { RK_POOLING_SUM, RK_POOLING_MEAN };
@@ -58,15 +58,16 @@ struct rk_cross_spec {
 
 struct rk_interaction_spec {
     enum rk_interaction_op op;
-    enum rk_pairs pairs;             /* dot: row by row, tril takes j < i, triu takes j > i */
-    bool self;                       /* dot: adds i = j */
+    enum rk_pairs pairs;               /* dot: row by row, tril takes j < i, triu takes j > i */
+    bool self;                         /* dot: adds i = j */
     const struct rk_cross_spec *cross; /* dcn_v2 */
     uint32_t num_cross, rank;
 };
 
 struct rk_model_spec {
     const char *name;
-    const char *const *context_dense, *const *candidate_dense; /* names of the dense inputs; the bottom MLP reads context first */
+    const char *const *context_dense,
+        *const *candidate_dense; /* names of the dense inputs; the bottom MLP reads context first */
     uint32_t num_context_dense, num_candidate_dense;
     const struct rk_table_spec *tables;
     uint32_t num_tables;
@@ -89,20 +90,20 @@ struct rk_model_widths {
     uint32_t top_in;      /* what the top MLP reads */
 };
 
-/* Checks everything that can be checked without the files: names (unique, printable), indexes, bounds, layer shapes that
- * chain, the interaction's width against the top MLP's input, dims equal under `dot`, weighted only with sum, shards that cover their
- * table once, tensor ranges inside the weights file, 64-byte aligned, not overlapping, without trailing bytes.
- * RK_INVALID with a text that names the field, the value and what would be right. */
+/* Checks everything that can be checked without the files: names (unique, printable), indexes, bounds, layer shapes
+ * that chain, the interaction's width against the top MLP's input, dims equal under `dot`, weighted only with sum,
+ * shards that cover their table once, tensor ranges inside the weights file, 64-byte aligned, not overlapping, without
+ * trailing bytes. RK_INVALID with a text that names the field, the value and what would be right. */
 enum rk_status rk_model_spec_check(const struct rk_model_spec *spec, struct rk_error *error);
 
 /* Only for a checked spec. */
 struct rk_model_widths rk_model_spec_widths(const struct rk_model_spec *spec);
 
-/* What one candidate costs: for `inspect` and for capacity planning. Context features are counted as if the request had one candidate.
- * Bytes assume ids_per_feature rows per bag. */
+/* What one candidate costs: for `inspect` and for capacity planning. Context features are counted as if the request had
+ * one candidate. Bytes assume ids_per_feature rows per bag. */
 struct rk_model_cost {
-    uint64_t multiply_adds;  /* per candidate: towers and interaction */
-    uint64_t weight_bytes;   /* tower weights, read once per batch */
+    uint64_t multiply_adds;                  /* per candidate: towers and interaction */
+    uint64_t weight_bytes;                   /* tower weights, read once per batch */
     uint64_t context_bytes, candidate_bytes; /* rows read per request, and per candidate */
 };
 struct rk_model_cost rk_model_spec_cost(const struct rk_model_spec *spec, double ids_per_feature);

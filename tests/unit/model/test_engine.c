@@ -1,6 +1,7 @@
 /* The engine against a plain double-precision implementation of the same mathematics, over random architectures. */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <pthread.h>
 
 #include "model/engine.h"
 #include "tests/unit/model/small_model.h"
@@ -321,6 +322,68 @@ Test(engine, batches_past_the_limit_are_refused_and_the_rest_is_counted)
     rk_engine_destroy(engine);
     rk_engine_destroy(NULL);
     small_model_close(&model);
+}
+
+Test(engine, a_request_longer_than_a_tile_looks_its_context_up_once)
+{
+    struct random random = random_from_seed();
+    const struct small_shape shape = small_shape_typical(RK_INTERACTION_DOT);
+    struct rk_model model;
+    small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    enum { COUNT = 1200 };
+    struct rk_engine *engine = create_engine(&model, COUNT);
+    const struct rk_request request = small_bound_request(&model.spec, COUNT, 1, &random, &arena);
+    float *logits = rk_arena_array(&arena, COUNT * shape.num_heads, sizeof *logits);
+    cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+    expect_logits(&model, &request, 0, COUNT, logits, "long request");
+    const uint64_t lookups = rk_engine_counters_of(engine)->lookups;
+    cr_assert_eq(lookups, 2 + 2 * COUNT, "%llu lookups", (unsigned long long)lookups);
+    rk_engine_destroy(engine);
+    small_model_close(&model);
+}
+
+struct scorer {
+    const struct rk_model *model;
+    const struct rk_request *request;
+    float logits[120];
+    enum rk_status status;
+};
+
+static void *score_often(void *argument)
+{
+    struct scorer *scorer = argument;
+    struct rk_engine *engine = NULL;
+    scorer->status = rk_engine_create(scorer->model, 64, &engine, NULL);
+    for (int round = 0; scorer->status == RK_OK && round < 200; round++)
+        scorer->status = rk_engine_score(engine, scorer->request, scorer->logits);
+    rk_engine_destroy(engine);
+    return NULL;
+}
+
+Test(engine, engines_of_several_threads_give_the_same_bits)
+{
+    struct random random = random_from_seed();
+    for (int op = 0; op < 3; op++) {
+        const struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
+        struct rk_model model;
+        small_model_describe(&model, &shape);
+        small_model_open(&model, &random);
+        const struct rk_request request = small_bound_request(&model.spec, 60, UINT32_MAX, &random, &arena);
+        static struct scorer scorers[4];
+        pthread_t threads[4];
+        for (int t = 0; t < 4; t++) {
+            scorers[t] = (struct scorer){.model = &model, .request = &request};
+            cr_assert_eq(pthread_create(&threads[t], NULL, score_often, &scorers[t]), 0);
+        }
+        for (int t = 0; t < 4; t++) {
+            pthread_join(threads[t], NULL);
+            cr_assert_eq(scorers[t].status, RK_OK);
+            cr_assert_eq(memcmp(scorers[t].logits, scorers[0].logits, sizeof scorers[t].logits), 0, "thread %d", t);
+        }
+        expect_logits(&model, &request, 0, 60, scorers[0].logits, "threads");
+        small_model_close(&model);
+    }
 }
 
 Test(engine, sigmoid_is_right_from_end_to_end)
