@@ -1,3 +1,4 @@
+/* Mapped files: what is refused, what a hash is, and files that shrink under their readers. */
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <signal.h>

@@ -1,3 +1,5 @@
+/* Tables: pooling against sums by hand however the rows are cut into files, ids outside, and specs that do not add up.
+ */
 #include <criterion/criterion.h>
 #include <math.h>
 

@@ -1,3 +1,4 @@
+/* See small_model.h. */
 #include "tests/unit/model/small_model.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* Towers: layers against double precision at shapes on both sides of every choice, and ReLU by hand. */
 #include <criterion/criterion.h>
 #include <math.h>
 

@@ -1,3 +1,4 @@
+/* Arenas: alignment, limits, overflow, and that a reset keeps the memory. */
 #include <criterion/criterion.h>
 #include <string.h>
 

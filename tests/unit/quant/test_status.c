@@ -1,3 +1,4 @@
+/* Error texts, status names and checked arithmetic. */
 #include <criterion/criterion.h>
 #include <string.h>
 
