@@ -85,8 +85,7 @@ static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *e
     uint32_t count = options->workers > 0 ? (uint32_t)options->workers : num_processors();
     struct rk_queue_config config = {.num_models = daemon->registry.num_models,
                                      .max_jobs = (uint32_t)options->max_queued_requests,
-                                     .max_batch = (uint32_t)options->max_batch,
-                                     .spin_us = (uint32_t)options->worker_spin_us};
+                                     .max_batch = (uint32_t)options->max_batch};
     enum rk_status status = rk_queue_create(&config, &daemon->queue, error);
     daemon->workers = calloc(count, sizeof *daemon->workers);
     if (status == RK_OK && daemon->workers == NULL)

@@ -13,7 +13,7 @@ struct rk_queue {
     struct rk_queue_config config;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    _Atomic uint32_t num_jobs; /* in all lanes; written under the lock, read by spinning workers without it */
+    _Atomic uint32_t num_jobs; /* in all lanes; written under the lock, read without it for the status */
     uint32_t sleepers;
     uint32_t turn; /* the lane to look at first */
     bool stopped;
@@ -84,27 +84,8 @@ static struct rk_lane *next_lane(struct rk_queue *queue)
     return NULL;
 }
 
-/* Looks for work without the lock for a moment: cheaper than a sleep and a wake-up when requests follow closely. */
-static void spin(struct rk_queue *queue)
-{
-    if (queue->config.spin_us == 0)
-        return;
-    uint64_t end_us = rk_clock_us() + queue->config.spin_us;
-    do {
-        for (int i = 0; i < 32; i++) {
-            if (atomic_load_explicit(&queue->num_jobs, memory_order_relaxed) != 0)
-                return;
-#if defined(__x86_64__) || defined(__i386__)
-            __builtin_ia32_pause();
-#endif
-        }
-    } while (rk_clock_us() < end_us);
-}
-
 bool rk_queue_take(struct rk_queue *queue, struct rk_batch *batch, uint32_t *model)
 {
-    if (atomic_load_explicit(&queue->num_jobs, memory_order_relaxed) == 0)
-        spin(queue);
     pthread_mutex_lock(&queue->lock);
     struct rk_lane *lane;
     while ((lane = next_lane(queue)) == NULL && !queue->stopped) {

@@ -16,7 +16,6 @@ struct rk_queue_config {
     uint32_t num_models;
     uint32_t max_jobs;  /* per model */
     uint32_t max_batch; /* candidates */
-    uint32_t spin_us;   /* how long an idle worker looks before it sleeps */
 };
 
 enum rk_status rk_queue_create(const struct rk_queue_config *config, struct rk_queue **queue, struct rk_error *error);
