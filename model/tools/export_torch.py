@@ -108,24 +108,11 @@ def read_heads(options, width):
     return heads
 
 
-def check_widths(layout, features):
-    """The interaction with the features as they are to be served, against what the top MLP reads."""
-    bottom_out, top_in = layout.shape(layout.bottom[-1] + ".weight")[0], layout.shape(layout.top[0] + ".weight")[1]
-    dims = {name: layout.shape(tensor)[1] for name, tensor in layout.tables}
-    if layout.interaction["op"] == "dot":
-        vectors = len(features) + 1
-        width = bottom_out + vectors * (vectors + (1 if layout.interaction["self"] else -1)) // 2
-    else:
-        width = bottom_out + sum(dims[feature["table"]] for feature in features)
-    if width != top_in:
-        raise CheckpointError(f"{len(features)} features make the interaction {width} wide, the top MLP reads {top_in}")
-
-
 def make_config(options, layout):
+    features = read_features(options, layout)
+    torch_layouts.find_interaction(layout, [feature["table"] for feature in features], options.interaction)
     bottom_in = layout.shape(layout.bottom[0] + ".weight")[1]
     context, candidate, columns = read_dense(options, bottom_in)
-    features = read_features(options, layout)
-    check_widths(layout, features)
     tables = []
     for name, tensor in layout.tables:
         rows, dim = layout.shape(tensor)
@@ -225,8 +212,7 @@ def export(options):
         if os.path.exists(path) and not options.force:
             raise CheckpointError(f"'{path}' is there already; choose another --output or use --force")
     checkpoint, ordered = torch_checkpoint.load(options.checkpoint)
-    layout = torch_layouts.recognise(checkpoint, ordered, options.prefix, names_of(options.tables) if options.tables else None,
-                                     options.interaction)
+    layout = torch_layouts.recognise(checkpoint, ordered, options.prefix, names_of(options.tables) if options.tables else None)
     config, columns = make_config(options, layout)
     try:
         written = write_safetensors(weights_path + ".tmp", layout, columns, show_progress)

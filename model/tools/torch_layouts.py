@@ -32,8 +32,10 @@ class Layout:
     def shape(self, name):
         return self.tensors[name].shape
 
-    def dims(self):
-        return [self.shape(tensor)[1] for _, tensor in self.tables]
+    def dims_of(self, table_names):
+        """The width of each of these tables' rows."""
+        tensors = dict(self.tables)
+        return [self.shape(tensors[name])[1] for name in table_names]
 
 
 def natural(name):
@@ -80,7 +82,8 @@ def split_prefix(state, wanted):
     return family, prefix, tensors
 
 
-def recognise(checkpoint, names_in_module_order, prefix=None, table_order=None, interaction=None):
+def recognise(checkpoint, names_in_module_order, prefix=None, table_order=None):
+    """Everything but the interaction, which depends on what reads the tables: see find_interaction."""
     family, prefix, tensors = split_prefix(find_state_dict(checkpoint), prefix)
     layout = Layout(family, tensors)
     if prefix:
@@ -90,7 +93,6 @@ def recognise(checkpoint, names_in_module_order, prefix=None, table_order=None, 
         order_tables(layout, table_order, names_in_module_order)
     for _, tensor in layout.tables:
         need_matrix(layout, tensor)
-    find_interaction(layout, interaction)
     return layout
 
 
@@ -173,41 +175,44 @@ def order_tables(layout, wanted, ordered):
     layout.tables = [(name, known[name]) for name in wanted]
 
 
-def find_interaction(layout, wanted):
-    bottom_out = layout.shape(layout.bottom[-1] + ".weight")[0] if layout.bottom else 0
-    top_in = layout.shape(layout.top[0] + ".weight")[1] if layout.top else 0
+def find_interaction(layout, table_of_feature, wanted=None):
+    """The interaction whose width is what the top MLP reads. table_of_feature: in interaction order."""
     if not layout.top or not layout.bottom:
         raise CheckpointError(f"the {'top' if layout.bottom else 'bottom'} MLP is missing from the checkpoint")
-    dims = layout.dims()
-    cross = [name for name in layout.tensors if name.startswith("inter_arch.crossnet.")]
-    if cross:
+    bottom_out = layout.shape(layout.bottom[-1] + ".weight")[0]
+    top_in = layout.shape(layout.top[0] + ".weight")[1]
+    dims = layout.dims_of(table_of_feature)
+    if any(name.startswith("inter_arch.crossnet.") for name in layout.tensors):
         layout.interaction = find_cross(layout, bottom_out + sum(dims), top_in)
         return
-    vectors = len(dims) + 1
-    pairs = "tril" if layout.family == "dlrm" else "triu"
-    choices = {}
-    if all(dim == bottom_out for dim in dims):
-        choices["dot"] = (bottom_out + vectors * (vectors - 1) // 2, {"op": "dot", "self": False, "pairs": pairs})
-        choices["dot_self"] = (bottom_out + vectors * (vectors + 1) // 2, {"op": "dot", "self": True, "pairs": pairs})
-    choices["cat"] = (bottom_out + sum(dims), {"op": "cat"})
-    if layout.family == "torchrec":
-        choices.pop("dot_self", None)
-        choices.pop("cat")
-    fitting = [name for name, (width, _) in choices.items() if width == top_in]
-    if wanted in fitting:
-        fitting = [wanted]
-    if len(fitting) != 1 or wanted not in (None, fitting[0]):
+    choices = interactions(layout.family, bottom_out, dims)
+    fitting = [name for name, (width, _) in choices.items() if width == top_in and wanted in (None, name)]
+    if len(fitting) != 1:
+        widths = ", ".join(f"{name} gives {width}" for name, (width, _) in choices.items()) or "dot needs equal dims"
         raise CheckpointError(
-            f"the top MLP reads {top_in} values; " + ", ".join(f"{name} gives {width}" for name, (width, _) in choices.items()) +
-            (": choose one with --interaction" if len(fitting) > 1 else
-             f" for a bottom output of {bottom_out} and tables of dims {sorted(set(dims))}: "
-             + ("these tensors do not belong together" if wanted is None else f"{wanted} does not fit")))
+            f"the top MLP reads {top_in} values; with {len(dims)} features of dims {sorted(set(dims))} and a bottom output of "
+            f"{bottom_out}, {widths}: " + ("choose one with --interaction" if fitting else
+                                           f"{wanted} does not fit" if wanted else
+                                           "these tensors do not belong together, or some table has more features: see --feature"))
     layout.interaction = choices[fitting[0]][1]
     if layout.interaction["op"] == "dot":
-        layout.notes.append(f"interaction: dot, {'lower' if pairs == 'tril' else 'upper'} triangle, "
+        layout.notes.append(f"interaction: dot, {'lower' if layout.family == 'dlrm' else 'upper'} triangle, "
                             f"{'with' if layout.interaction['self'] else 'without'} the diagonal (from the top MLP's {top_in} inputs)")
     else:
         layout.notes.append(f"interaction: concatenation (from the top MLP's {top_in} inputs)")
+
+
+def interactions(family, bottom_out, dims):
+    """What the family has: name -> (width, config)."""
+    vectors, choices = len(dims) + 1, {}
+    pairs = "tril" if family == "dlrm" else "triu"
+    if all(dim == bottom_out for dim in dims):
+        choices["dot"] = (bottom_out + vectors * (vectors - 1) // 2, {"op": "dot", "self": False, "pairs": pairs})
+    if family == "dlrm":
+        if "dot" in choices:
+            choices["dot_self"] = (bottom_out + vectors * (vectors + 1) // 2, {"op": "dot", "self": True, "pairs": pairs})
+        choices["cat"] = (bottom_out + sum(dims), {"op": "cat"})
+    return choices
 
 
 def find_cross(layout, width, top_in):
