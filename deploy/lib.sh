@@ -175,12 +175,13 @@ configure()
     fi
 }
 
-# build DIR TITLE OPTION...: configures and compiles.
+# build DIR TITLE OPTION...: configures and compiles; all of it, or what the array `targets` names.
+targets=()
 build()
 {
     local dir=$1 title=$2 name
     shift 2
     name=$(basename "$dir")
     step "$name-configure" "configuring $title" configure "$dir" "$@" || return
-    step "$name-compile" "compiling $title" ninja -C "$dir"
+    step "$name-compile" "compiling $title" ninja -C "$dir" ${targets[@]+"${targets[@]}"}
 }
