@@ -9,7 +9,7 @@ import unittest
 ROOT = pathlib.Path(sys.argv.pop(1))
 
 MAX_LINES = 600
-MAX_COLUMNS = 150
+MAX_COLUMNS = 160
 DATA = {".jsonl", ".safetensors", ".tsv", ".bin"}
 # Split, so that this file does not find itself.
 MARKS = ["TO" + "DO", "FIX" + "ME", "X" + "XX", "HA" + "CK", "not " + "implemented", "for " + "now"]
@@ -48,28 +48,28 @@ class TestFiles(unittest.TestCase):
     def test_no_file_holds_two_jobs(self):
         long = [f"{name}: {text.count(chr(10))} lines; split it (at most {MAX_LINES})" for name, text in TEXTS
                 if name.endswith((".c", ".h", ".py")) and text.count("\n") > MAX_LINES]
-        self.assertEqual([], long)
+        self.assertFalse(long, "\n" + "\n".join(long))
 
     def test_no_notes_to_self_are_left(self):
         pattern = re.compile("|".join(rf"\b{mark}\b" for mark in MARKS))
         found = [f"{name}:{number}: {line.strip()[:100]}" for name, text in TEXTS
                  for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
-        self.assertEqual([], found)
+        self.assertFalse(found, "\n" + "\n".join(found))
 
     def test_no_paths_of_somebodys_machine(self):
         found = [f"{name}:{number}: {line.strip()[:100]}" for name, text in TEXTS
                  for number, line in enumerate(text.splitlines(), 1) if HOMES.search(line)]
-        self.assertEqual([], found)
+        self.assertFalse(found, "\n" + "\n".join(found))
 
     def test_no_trailing_blanks_tabs_or_endless_lines(self):
         wrong = [f"{name}:{number}: {line[:60]!r}" for name, text in TEXTS if name.endswith((".c", ".h", ".py", ".proto", "meson.build"))
                  for number, line in enumerate(text.split("\n"), 1)
                  if line != line.rstrip() or "\t" in line or len(line) > MAX_COLUMNS]
-        self.assertEqual([], wrong)
+        self.assertFalse(wrong, "\n" + "\n".join(wrong))
 
     def test_every_source_file_says_first_what_it_is_for(self):
         silent = [name for name, text in TEXTS if name.endswith((".c", ".h")) and not text.startswith(("/*", "//"))]
-        self.assertEqual([], silent)
+        self.assertFalse(silent, "\n" + "\n".join(silent))
 
     def test_packages_are_listed_once_with_a_reason(self):
         rows = [line.split(None, 2) for line in (ROOT / "deploy/packages").read_text().splitlines() if line and line[0] != "#"]

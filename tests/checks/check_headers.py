@@ -35,7 +35,7 @@ class TestHeaders(unittest.TestCase):
         extra = flags()
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             wrong = [error for error in pool.map(lambda header: compile_alone(header, extra), headers) if error]
-        self.assertEqual([], wrong)
+        self.assertFalse(wrong, "\n" + "\n".join(wrong))
 
 
 if __name__ == "__main__":

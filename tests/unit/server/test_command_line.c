@@ -1,3 +1,4 @@
+/* The command line over the configuration file: what is taken, what is refused. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>

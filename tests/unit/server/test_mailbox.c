@@ -1,3 +1,4 @@
+/* The mailbox between threads: nothing lost, each poster in order, the reader always woken. */
 #include <criterion/criterion.h>
 #include <poll.h>
 #include <pthread.h>

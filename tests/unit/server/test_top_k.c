@@ -1,3 +1,4 @@
+/* The choice of the best k against a plain selection. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
