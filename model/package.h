@@ -18,7 +18,8 @@
 
 struct rk_package_writer;
 
-/* Makes the temporary directory, and the directories above `output` that are missing. RK_EXISTS when it is there already. */
+/* Makes the temporary directory, and the directories above `output` that are missing. RK_EXISTS when it is there
+ * already. */
 enum rk_status rk_package_begin(const char *output, struct rk_package_writer **writer, struct rk_error *error);
 
 /* The temporary directory, for reading back what was written. */

@@ -21,6 +21,13 @@ static void on_interrupt(int signal_number)
     interrupted = signal_number;
 }
 
+void cli_catch_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
 /* ---- complaints ---- */
 
 static void complain(const char *format, va_list arguments)
@@ -202,9 +209,6 @@ done:
 int cli_main(int argc, char **argv)
 {
     struct rk_error error = {0};
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
     if (rk_mapped_file_contain_sigbus(&error) != RK_OK)
         return cli_failed(&error);
     if (argc < 2) {

@@ -66,6 +66,9 @@ int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)
 int cli_failed(const struct rk_error *error);
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* From now on SIGINT and SIGTERM make cli_progress() return false, for work that cleans up behind itself. */
+void cli_catch_interrupts(void);
+
 /* Progress of long work on standard error: a line that rewrites itself on a terminal, a line every ten seconds
  * elsewhere. The context is unused. Returns false once the program was interrupted. */
 bool cli_progress(void *context, const char *what, uint64_t done, uint64_t total);

@@ -27,6 +27,7 @@ int command_import(const struct cli_arguments *arguments)
         return EXIT_USAGE;
     if (options.golden_scores != NULL && options.golden_requests == NULL)
         return cli_usage_error("--golden-scores needs --golden-requests: the requests that were scored");
+    cli_catch_interrupts();
     if (rk_import(&options, &error) != RK_OK)
         return cli_failed(&error);
     cli_progress_end();

@@ -271,6 +271,7 @@ int command_synth(const struct cli_arguments *arguments)
         return cli_usage_error("--requests and --requests-output belong together");
     if (!parse_shape(arguments, &shape))
         goto done;
+    cli_catch_interrupts();
     if (rk_synth(&shape.options, &error) != RK_OK) {
         code = cli_failed(&error);
         goto done;
