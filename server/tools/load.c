@@ -132,6 +132,8 @@ static bool turn(struct run *run, uint64_t until_us)
         run->polls[count++] = (struct pollfd){.fd = rk_grpc_client_fd(client), .events = rk_grpc_client_events(client)};
     }
     uint64_t now_us = rk_monotonic_us();
+    if (run->num_open == 0 && now_us >= run->end_us)
+        return count > 0; /* that was the last answer */
     uint64_t wait_us = until_us > now_us ? until_us - now_us : 0;
     struct timespec wait = {(time_t)(wait_us / 1000000), (long)(wait_us % 1000000 * 1000)};
     if (count > 0)

@@ -119,14 +119,15 @@ static int client_data(nghttp2_session *h2, uint8_t flags, int32_t stream_id, co
 
 static int client_close(nghttp2_session *h2, int32_t stream_id, uint32_t code, void *user_data)
 {
+    (void)h2;
     struct reply *reply = peer_reply(user_data, stream_id);
     reply->closed = true;
     reply->reset_code = code;
-    free(nghttp2_session_get_stream_user_data(h2, stream_id));
     return 0;
 }
 
 struct upload {
+    struct upload *next;
     const uint8_t *bytes;
     size_t left;
     bool keep_open;
@@ -199,17 +200,15 @@ void peer_init(struct peer *peer, const struct rk_grpc_limits *limits, bool raw)
         make_client(peer);
 }
 
-static void free_uploads(struct peer *peer)
-{
-    for (int32_t id = 1; peer->client != NULL && id / 2 < MAX_REPLIES; id += 2)
-        free(nghttp2_session_get_stream_user_data(peer->client, id));
-}
-
 void peer_deinit(struct peer *peer)
 {
     rk_grpc_session_destroy(peer->session);
-    free_uploads(peer);
     nghttp2_session_del(peer->client);
+    while (peer->uploads != NULL) {
+        struct upload *upload = peer->uploads;
+        peer->uploads = upload->next;
+        free(upload);
+    }
     for (size_t i = 0; i < MAX_REPLIES; i++)
         free(peer->replies[i].body);
     rk_pool_destroy(peer->pool);
@@ -240,9 +239,10 @@ int32_t peer_start(struct peer *peer, const struct request *request)
     if (request->encoding != NULL)
         headers[count++] = header("grpc-encoding", request->encoding);
     struct upload *upload = malloc(sizeof *upload);
-    *upload = (struct upload){request->body, request->body_bytes, request->keep_open};
+    *upload = (struct upload){peer->uploads, request->body, request->body_bytes, request->keep_open};
+    peer->uploads = upload;
     nghttp2_data_provider body = {.source.ptr = upload, .read_callback = read_upload};
-    return nghttp2_submit_request(peer->client, NULL, headers, count, &body, upload);
+    return nghttp2_submit_request(peer->client, NULL, headers, count, &body, NULL);
 }
 
 static bool carry_to_session(struct peer *peer)

@@ -21,11 +21,14 @@ struct reply {
     uint32_t reset_code; /* once closed */
 };
 
+struct upload;
+
 struct peer {
     struct rk_pool *pool;
     struct rk_method methods[4];
     struct rk_grpc_session_config config;
     struct rk_grpc_session *session;
+    struct upload *uploads;  /* the client's request bodies */
     nghttp2_session *client; /* NULL: the test speaks in raw bytes */
     size_t cut;              /* bytes carried at once */
     size_t data_frame_bytes; /* the client's DATA frames carry at most this many */
