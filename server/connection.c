@@ -20,14 +20,16 @@
 #include "server/clock.h"
 #include "server/grpc/pool.h"
 #include "server/grpc/session.h"
+#include "server/log.h"
 #include "server/loop.h"
 
-#define PREFACE_BYTES     24 /* RFC 9113, section 3.4 */
-#define READS_PER_TURN    4  /* then the other connections have theirs */
-#define LINGER_US         1000000u
-#define LEAVE_US          5000000u  /* for a peer without open calls to go after GOAWAY */
-#define WRITE_STALL_US    30000000u /* a peer that takes nothing for so long is gone */
-#define MIN_PENDING_BYTES 4096
+#define PREFACE_BYTES      24 /* RFC 9113, section 3.4 */
+#define READS_PER_TURN     4  /* then the other connections have theirs */
+#define LINGER_US          1000000u
+#define LEAVE_US           5000000u  /* for a peer without open calls to go after GOAWAY */
+#define WRITE_STALL_US     30000000u /* a peer that takes nothing for so long is gone */
+#define REPORT_INTERVAL_US 1000000u
+#define MIN_PENDING_BYTES  4096
 
 static ssize_t read_some(struct rk_connection *connection, uint8_t *buffer, size_t capacity)
 {
@@ -56,6 +58,16 @@ static ssize_t write_some(struct rk_connection *connection, const uint8_t *bytes
 }
 
 /* ---- the end ---- */
+
+/* A connection that ends other than by its peer's will: worth a line, but not one per connection when thousands do. */
+static void report(const struct rk_connection *connection, const char *why)
+{
+    static struct rk_log_limit limit;
+    if (!rk_log_allowed(&limit, REPORT_INTERVAL_US))
+        return;
+    rk_log(RK_LOG_WARN, "closing a connection: %s; it was open for %.3f s and sent %llu bytes", why,
+           (double)(rk_clock_us() - connection->opened_us) / 1e6, (unsigned long long)connection->received_bytes);
+}
 
 static void unlist_dirty(struct rk_connection *connection)
 {
@@ -173,8 +185,11 @@ void rk_connection_flush(struct rk_connection *connection)
     }
     if (connection->pending != NULL)
         event_add(&connection->writable, NULL);
-    else if (connection->closing || rk_grpc_session_finished(connection->session))
+    else if (connection->closing || rk_grpc_session_finished(connection->session)) {
+        if (!connection->closing && !connection->leaving) /* a peer that goes, or one that nghttp2 sends away */
+            rk_log(RK_LOG_DEBUG, "a connection has ended by GOAWAY");
         linger(connection);
+    }
 }
 
 void rk_connection_touch(struct rk_connection *connection)
@@ -211,6 +226,7 @@ static bool receive(struct rk_connection *connection)
         connection->moved_us = rk_clock_us();
         connection->received_bytes += (uint64_t)got;
         if (!rk_grpc_session_receive(connection->session, loop->buffer, (size_t)got, connection->moved_us)) {
+            report(connection, "its peer broke the protocol or a limit of it");
             connection->closing = true;
             event_del(&connection->readable);
             return true;
@@ -274,6 +290,7 @@ void rk_connection_tick(struct rk_connection *connection, uint64_t now_us)
     bool overdue = connection->leaving && now_us >= connection->leave_by_us &&
                    (idle || rk_grpc_session_open_calls(connection->session) == 0);
     if (stalled || mute || overdue) {
+        report(connection, stalled ? "its peer takes no answers" : mute ? "no HTTP/2 preface came" : "it is idle");
         rk_connection_close(connection);
         return;
     }
