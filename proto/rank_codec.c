@@ -20,7 +20,9 @@ static void *arena_alloc(void *data, size_t bytes)
     struct rk_arena *arena = from->arena;
     void *memory = rk_arena_alloc(arena, bytes);
     if (memory == NULL) {
-        bool over_limit = bytes > arena->limit_bytes - arena->used_bytes;
+        /* The arena rounds up, so the last bytes below the limit cannot be had either. */
+        bool over_limit =
+            arena->limit_bytes - arena->used_bytes < 16 || bytes > arena->limit_bytes - arena->used_bytes - 15;
         *(over_limit ? &from->over_limit : &from->out_of_memory) = true;
     }
     return memory;

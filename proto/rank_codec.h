@@ -13,7 +13,7 @@
  * RK_DECODE_MEMORY_FACTOR times the encoded size and RK_DECODE_MEMORY_BYTES more from the arena.
  * RK_INVALID: see rk_wire_check; RK_EXHAUSTED: the memory bound or the arena's own limit; RK_NO_MEMORY. */
 #define RK_DECODE_MEMORY_FACTOR 4
-#define RK_DECODE_MEMORY_BYTES  ((size_t)256 << 10)
+#define RK_DECODE_MEMORY_BYTES  ((size_t)512 << 10)
 enum rk_status rk_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t length,
                                  struct rk_arena *arena, ProtobufCMessage **message, struct rk_error *error);
 
