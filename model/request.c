@@ -336,6 +336,7 @@ enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk
             .context_dense = named->context.dense,
             .candidate_dense = named->candidates.dense,
             .bags = binding.bags,
+            .num_ids = binding.num_ids,
             .out_of_range_ids = binding.out_of_range,
         };
     return status;

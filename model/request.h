@@ -57,6 +57,7 @@ struct rk_request {
     const float *context_dense;   /* [spec.num_context_dense] */
     const float *candidate_dense; /* [num_candidates][spec.num_candidate_dense] */
     const struct rk_bags *bags;   /* [spec.num_features] in the spec's order */
+    uint64_t num_ids;             /* in all bags together */
     uint64_t out_of_range_ids;    /* how many ids were outside their table */
 };
 

@@ -37,6 +37,13 @@ static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena
     return RK_OK;
 }
 
+static void add_batches(const struct rk_scorer_counters *counters, Rankd__V1__StatusResponse *response)
+{
+    response->batches += rk_counter_read(&counters->batches);
+    response->batched_candidates += rk_counter_read(&counters->candidates);
+    response->batched_requests += rk_counter_read(&counters->slices);
+}
+
 static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusResponse *response)
 {
     for (uint32_t i = 0; i < daemon->num_loops; i++) {
@@ -44,13 +51,10 @@ static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusRespon
         response->connections += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
         response->requests += rk_counter_read(&counters->requests);
         response->request_errors += rk_counter_read(&counters->request_errors);
+        add_batches(rk_express_counters_of(daemon->loops[i].express), response);
     }
-    for (uint32_t i = 0; i < daemon->num_workers; i++) {
-        const struct rk_worker_counters *counters = rk_worker_counters_of(daemon->workers[i]);
-        response->batches += rk_counter_read(&counters->batches);
-        response->batched_candidates += rk_counter_read(&counters->candidates);
-        response->batched_requests += rk_counter_read(&counters->slices);
-    }
+    for (uint32_t i = 0; i < daemon->num_workers; i++)
+        add_batches(rk_worker_counters_of(daemon->workers[i]), response);
 }
 
 static enum rk_status answer(struct rk_admin_service *service, struct rk_call *call, const uint8_t *bytes,

@@ -32,6 +32,20 @@ uint32_t rk_batch_slice_candidates(uint32_t num_candidates, uint32_t max_candida
     return (num_candidates - 1) / parts + 1;
 }
 
+void rk_lane_append(struct rk_lane *lane, struct rk_job *job, uint32_t max_candidates)
+{
+    atomic_store_explicit(&job->unsettled, job->request.num_candidates, memory_order_relaxed);
+    job->slice_candidates = rk_batch_slice_candidates(job->request.num_candidates, max_candidates);
+    job->taken = 0;
+    job->next = NULL;
+    if (lane->newest != NULL)
+        lane->newest->next = job;
+    else
+        lane->oldest = job;
+    lane->newest = job;
+    lane->num_jobs++;
+}
+
 static struct rk_job *pop(struct rk_lane *lane)
 {
     struct rk_job *job = lane->oldest;

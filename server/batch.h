@@ -24,6 +24,9 @@ struct rk_batch {
 enum rk_status rk_batch_init(struct rk_batch *batch, uint32_t max_candidates, struct rk_error *error);
 void rk_batch_deinit(struct rk_batch *batch);
 
+/* Readies a filled job for batches of at most max_candidates and puts it at the lane's end. */
+void rk_lane_append(struct rk_lane *lane, struct rk_job *job, uint32_t max_candidates);
+
 /* How many candidates each slice of a request takes: a request over the limit is cut into equal parts, so that the
  * workers that share it finish together. */
 uint32_t rk_batch_slice_candidates(uint32_t num_candidates, uint32_t max_candidates);

@@ -206,7 +206,6 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
     (void)fd, (void)what;
     struct rk_connection *connection = argument;
     rk_connection_touch(connection);
-    rk_loop_flush(connection->loop);
 }
 
 /* ---- input ---- */
@@ -241,14 +240,12 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
     struct rk_connection *connection = argument;
-    struct rk_loop *loop = connection->loop;
     if (!receive(connection)) {
         rk_connection_close(connection);
     } else if (!connection->lingering) {
         rk_connection_expire(connection, connection->moved_us);
         rk_connection_touch(connection);
     }
-    rk_loop_flush(loop);
 }
 
 /* ---- time ---- */
@@ -328,5 +325,4 @@ void rk_connection_open(struct rk_loop *loop, int fd)
         return;
     }
     rk_connection_touch(connection); /* our settings */
-    rk_loop_flush(loop);
 }

@@ -27,7 +27,7 @@ struct rk_loop_counters {
     rk_counter requests, request_errors;
 };
 
-struct rk_worker_counters {
+struct rk_scorer_counters {
     rk_counter batches, slices, candidates;
 };
 

@@ -45,6 +45,11 @@ static void deliver_close_listener(void *receiver, struct rk_mail *mail)
     daemon->listener = NULL;
 }
 
+static void end_of_turn(void *context)
+{
+    rk_express_run(context);
+}
+
 static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loop *entry, struct rk_error *error)
 {
     const struct rk_options *options = &daemon->options;
@@ -61,8 +66,14 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     enum rk_status status = rk_loop_create(&config, &entry->loop, error);
     if (status != RK_OK)
         return status;
+    status = rk_express_create(&daemon->registry, options->in_place_us, &entry->express, error);
+    if (status != RK_OK)
+        return status;
+    entry->loop->end_of_turn = end_of_turn;
+    entry->loop->end_of_turn_context = entry->express;
     entry->rank = (struct rk_rank_service){
         .loop = entry->loop,
+        .express = entry->express,
         .registry = &daemon->registry,
         .queue = daemon->queue,
         .models = entry->models,
@@ -160,6 +171,7 @@ void rk_daemon_drain(struct rk_daemon *daemon)
 static void free_loop(struct rk_daemon_loop *entry)
 {
     rk_loop_destroy(entry->loop);
+    rk_express_destroy(entry->express);
     rk_arena_deinit(&entry->health.arena);
     rk_arena_deinit(&entry->admin.arena);
     free(entry->models);

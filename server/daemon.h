@@ -22,6 +22,7 @@
 /* An event loop and the services that run on it. */
 struct rk_daemon_loop {
     struct rk_loop *loop;
+    struct rk_express *express;
     struct rk_model_counters *models; /* [registry.num_models] */
     struct rk_rank_service rank;
     struct rk_health_service health;

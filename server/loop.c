@@ -1,9 +1,9 @@
 /* The event loop's thread: libevent tells which sockets are ready, everything is done with plain reads and writes.
  *
  * Four sources of events: sockets (connection.c), the mailbox, one timer for the earliest deadline of any call, and a
- * tick every second for connections that hang. Each handler ends with rk_loop_flush, so that all answers that became
- * ready together leave together. Nothing here allocates once the loop is warm: events live in their owners, blocks and
- * jobs are recycled. */
+ * tick every second for connections that hang. A turn handles all events that are ready, then the express lane, then
+ * writes, so that all answers that became ready together leave together. Nothing here allocates once the loop is warm:
+ * events live in their owners, blocks and jobs are recycled. */
 #include "server/loop.h"
 
 #include <errno.h>
@@ -25,7 +25,8 @@ struct socket_mail {
     int fd;
 };
 
-void rk_loop_flush(struct rk_loop *loop)
+/* Writes the output of every touched connection. */
+static void flush(struct rk_loop *loop)
 {
     while (loop->dirty != NULL) {
         struct rk_connection *connection = loop->dirty;
@@ -51,7 +52,6 @@ static void on_mail(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
     deliver_all(argument);
-    rk_loop_flush(argument);
 }
 
 static void deliver_socket(void *receiver, struct rk_mail *mail)
@@ -89,7 +89,6 @@ static void leave_when_empty(struct rk_loop *loop)
     uint64_t one = 1;
     while (write(loop->left_fd, &one, sizeof one) < 0 && errno == EINTR)
         continue;
-    event_base_loopbreak(loop->base);
 }
 
 static void deliver_drain(void *receiver, struct rk_mail *mail)
@@ -163,7 +162,6 @@ static void on_deadline(evutil_socket_t fd, short what, void *argument)
     }
     loop->next_deadline_us = UINT64_MAX;
     rk_loop_wake_by(loop, next_us);
-    rk_loop_flush(loop);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *argument)
@@ -179,7 +177,6 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
     /* Sessions may have something to say about the time that passed. */
     for (struct rk_connection *connection = loop->connections; connection != NULL; connection = connection->next)
         rk_connection_touch(connection);
-    rk_loop_flush(loop);
 }
 
 /* ---- life ---- */
@@ -234,7 +231,11 @@ fail:
 static void *run(void *argument)
 {
     struct rk_loop *loop = argument;
-    event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    while (!loop->left) {
+        event_base_loop(loop->base, EVLOOP_ONCE);
+        loop->end_of_turn(loop->end_of_turn_context);
+        flush(loop);
+    }
     return NULL;
 }
 

@@ -40,6 +40,8 @@ struct rk_loop {
     uint64_t handshake_timeout_us, idle_timeout_us;
     uint8_t *buffer; /* RK_LOOP_BUFFER_BYTES */
     struct rk_connection *connections, *dirty;
+    void (*end_of_turn)(void *context); /* called when all that was ready has been handled, before output is written */
+    void *end_of_turn_context;
     uint64_t next_deadline_us; /* when `deadline` fires; UINT64_MAX: it is not set */
     bool draining, left;
     int left_fd;
@@ -69,9 +71,6 @@ void rk_loop_join(struct rk_loop *loop);
 void rk_loop_destroy(struct rk_loop *loop);
 
 /* ---- for what runs on the loop's thread ---- */
-
-/* Writes the output of every touched connection. */
-void rk_loop_flush(struct rk_loop *loop);
 
 /* Makes sure that deadlines are looked at then. */
 void rk_loop_wake_by(struct rk_loop *loop, uint64_t deadline_us);

@@ -31,6 +31,7 @@ static const struct rk_option table[] = {
     TEXT(ready_file, "file", "", "write the address here, atomically, once requests are served"),
     NUMBER(workers, "threads", 0, 512, "0", "compute threads; 0: one per processor"),
     NUMBER(event_loops, "threads", 1, 64, "1", "threads that talk to clients"),
+    NUMBER(in_place_us, "us", 0, 1000, "20", "an event loop scores what takes less in all itself, without a worker; 0: never"),
     NUMBER(max_batch, "candidates", 1, 65536, "512", "the most candidates in one engine run; larger requests are split"),
     NUMBER(max_queued_requests, "requests", 1, 1000000, "1024", "per model; past it RESOURCE_EXHAUSTED"),
     NUMBER(retry_pushback_ms, "ms", 0, 60000, "50", "when a refused client may try again (grpc-retry-pushback-ms)"),

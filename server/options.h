@@ -17,6 +17,7 @@ struct rk_options {
     char ready_file[RK_OPTION_TEXT_BYTES];
     uint64_t workers; /* 0: one per processor */
     uint64_t event_loops;
+    uint64_t in_place_us;
     uint64_t max_batch;
     uint64_t max_queued_requests; /* per model */
     uint64_t retry_pushback_ms;

@@ -44,10 +44,6 @@ enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_
 {
     if (job->deadline_us <= now_us)
         return RK_DEADLINE;
-    atomic_store_explicit(&job->unsettled, job->request.num_candidates, memory_order_relaxed);
-    job->slice_candidates = rk_batch_slice_candidates(job->request.num_candidates, queue->config.max_batch);
-    job->taken = 0;
-    job->next = NULL;
     struct rk_lane *lane = &queue->lanes[job->model->index];
     enum rk_status status = RK_OK;
     bool wake = false;
@@ -57,12 +53,7 @@ enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_
     } else if (lane->num_jobs >= queue->config.max_jobs) {
         status = RK_EXHAUSTED;
     } else {
-        if (lane->newest != NULL)
-            lane->newest->next = job;
-        else
-            lane->oldest = job;
-        lane->newest = job;
-        lane->num_jobs++;
+        rk_lane_append(lane, job, queue->config.max_batch);
         atomic_fetch_add_explicit(&queue->num_jobs, 1, memory_order_relaxed);
         wake = queue->sleepers > 0;
     }

@@ -1,6 +1,6 @@
 /* The way of a Rank call:
  *
- *   message  (loop)    decode, find the model, bind, queue
+ *   message  (loop)    decode, find the model, bind, queue; or the express lane, and all of it stays on the loop
  *   settled  (worker)  make the answer, post the job to the loop's mailbox
  *   deliver  (loop)    send the answer, recycle the job
  *
@@ -84,6 +84,15 @@ static void settled(struct rk_job *job)
         !atomic_load_explicit(&job->cancelled, memory_order_relaxed))
         rk_rank_answer(job);
     rk_mailbox_post(&service->loop->mailbox, &job->mail);
+}
+
+/* On the loop, for a job of the express lane. */
+static void settled_here(struct rk_job *job)
+{
+    struct rk_rank_service *service = job->service;
+    if (atomic_load_explicit(&job->status, memory_order_relaxed) == RK_OK && job->call != NULL)
+        rk_rank_answer(job);
+    deliver(service->loop, &job->mail);
 }
 
 static void cancelled(void *argument, struct rk_call *call)
@@ -231,11 +240,14 @@ static void message(void *argument, struct rk_call *call, const uint8_t *bytes, 
         status = fill(service, job, job->details, &error);
     if (status == RK_OK) {
         job->mail.deliver = deliver;
-        job->settled = settled;
+        job->settled = settled_here;
         job->service = service;
         job->call = call;
         job->deadline_us = rk_call_deadline_us(call);
         rk_call_set_data(call, job); /* first: once it is queued, the job is the workers' too */
+        if (rk_express_take(service->express, job))
+            return;
+        job->settled = settled;
         status = rk_queue_push(service->queue, job, rk_clock_us());
         if (status == RK_OK)
             return;

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "server/counters.h"
+#include "server/express.h"
 #include "server/grpc/session.h"
 #include "server/loop.h"
 #include "server/queue.h"
@@ -14,6 +15,7 @@
 struct rk_rank_service {
     struct rk_loop *loop;
     const struct rk_registry *registry;
+    struct rk_express *express;
     struct rk_queue *queue;
     struct rk_model_counters *models; /* [registry->num_models] */
     struct rk_request_limits limits;

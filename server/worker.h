@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-#include "server/counters.h"
 #include "server/queue.h"
 #include "server/registry.h"
+#include "server/scorer.h"
 
 struct rk_worker;
 
@@ -17,6 +17,6 @@ enum rk_status rk_worker_start(uint32_t index, const struct rk_registry *registr
 /* Waits for the thread, which leaves when the queue is stopped and empty; frees everything. NULL is allowed. */
 void rk_worker_join(struct rk_worker *worker);
 
-const struct rk_worker_counters *rk_worker_counters_of(const struct rk_worker *worker);
+const struct rk_scorer_counters *rk_worker_counters_of(const struct rk_worker *worker);
 
 #endif

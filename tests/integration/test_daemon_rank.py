@@ -175,8 +175,9 @@ class TestAnswers(unittest.TestCase):
 
 
 class TestUnderLoad(unittest.TestCase):
-    """One worker, kept busy by large requests, so that what comes behind them waits."""
+    """One worker, kept busy by large requests, so that what comes behind them waits; the event loop scores nothing itself."""
     BIG, NUM_BIG = 20000, 12
+    ONE_WORKER = ("--workers", 1, "--in-place-us", 0)
 
     def start(self, server):
         request = big_request(self.BIG)
@@ -185,7 +186,7 @@ class TestUnderLoad(unittest.TestCase):
         return calls
 
     def test_requests_that_expire_while_they_wait_are_never_computed(self):
-        with RankdServer(repository_of("steam"), "--workers", 1) as server:
+        with RankdServer(repository_of("steam"), *self.ONE_WORKER) as server:
             calls = self.start(server)
             # On a connection of their own: gRPC's C core may reset a call that expires before it was sent, which ends the connection
             # (RFC 9113, section 5.1), and with it the other calls there.
@@ -204,7 +205,7 @@ class TestUnderLoad(unittest.TestCase):
             self.assertLessEqual(computed, 7 * in_time, f"{codes.count(CODE.DEADLINE_EXCEEDED)} of {len(codes)} expired")
 
     def test_requests_that_are_cancelled_while_they_wait_are_never_computed(self):
-        with RankdServer(repository_of("steam"), "--workers", 1) as server:
+        with RankdServer(repository_of("steam"), *self.ONE_WORKER) as server:
             calls = self.start(server)
             waiting = [server.stub.Rank.future(big_request(7), timeout=60 * TIME_SCALE) for _ in range(40)]
             wait_for(lambda: status(server).queued >= 40, "they wait in the queue")
@@ -217,7 +218,7 @@ class TestUnderLoad(unittest.TestCase):
             self.assertEqual(status(server).batched_candidates, self.BIG * self.NUM_BIG)
 
     def test_a_full_queue_refuses_with_a_retry_hint_and_serves_what_it_took(self):
-        with RankdServer(repository_of("steam"), "--workers", 1, "--max-queued-requests", 3, "--retry-pushback-ms", 123) as server:
+        with RankdServer(repository_of("steam"), *self.ONE_WORKER, "--max-queued-requests", 3, "--retry-pushback-ms", 123) as server:
             request = big_request(10000)
             calls = [server.stub.Rank.future(request, timeout=120 * TIME_SCALE) for _ in range(60)]
             codes = [call.code() for call in calls]
@@ -229,7 +230,7 @@ class TestUnderLoad(unittest.TestCase):
             self.assertIn("steam", refused.details())
 
     def test_batches_form_by_themselves_while_workers_are_busy(self):
-        with RankdServer(repository_of("steam"), "--workers", 1) as server:
+        with RankdServer(repository_of("steam"), *self.ONE_WORKER) as server:
             calls = self.start(server)
             before = status(server)
             small = [server.stub.Rank.future(big_request(1), timeout=60 * TIME_SCALE) for _ in range(200)]
@@ -237,6 +238,47 @@ class TestUnderLoad(unittest.TestCase):
                 call.result()
             after = status(server)
             self.assertLess(after.batches - before.batches, after.batched_requests - before.batched_requests)
+
+
+class TestInPlace(unittest.TestCase):
+    """Small requests on small models are scored by the event loop itself."""
+    # Scores of batches of different sizes may differ in the last bits: the matrix library sums in another order.
+    CLOSE = 1e-6
+
+    def answers(self, *options):
+        """What each reference model gives for all its requests, and how many batches that took."""
+        names = ["cat", "dcn_v2", "dot", "dot_self", "steam"]
+        with RankdServer(repository_of(*names), "--workers", 1, *options) as server:
+            scores = [list(server.stub.Rank(rank_request(name, request), timeout=30 * TIME_SCALE).probabilities)
+                      for name in names for request in requests_of(name)[:20]]
+            return scores, status(server)
+
+    def test_scores_are_those_of_the_workers(self):
+        in_place, counted = self.answers("--in-place-us", 1000)
+        by_workers, counted_by_workers = self.answers("--in-place-us", 0)
+        self.assertEqual(counted.batched_candidates, counted_by_workers.batched_candidates)
+        self.assertEqual(counted.requests, counted_by_workers.requests)
+        for a, b in zip(in_place, by_workers, strict=True):
+            self.assertLessEqual(max(abs(x - y) for x, y in zip(a, b, strict=True)), self.CLOSE)
+
+    def test_small_requests_do_not_wait_behind_large_ones(self):
+        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000) as server:
+            large = [server.stub.Rank.future(big_request(20000), timeout=120 * TIME_SCALE) for _ in range(12)]
+            wait_for(lambda: status(server).batches > 0, "the worker has begun")
+            server.stub.Rank(big_request(1), timeout=60 * TIME_SCALE)
+            self.assertFalse(all(call.done() for call in large), "the large requests were done before the small one")
+            for call in large:
+                call.result()
+
+    def test_requests_that_arrive_together_share_a_batch(self):
+        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000) as server:
+            before = status(server)
+            calls = [server.stub.Rank.future(big_request(1), timeout=60 * TIME_SCALE) for _ in range(500)]
+            for call in calls:
+                call.result()
+            after = status(server)
+            self.assertEqual(after.batched_requests - before.batched_requests, 500)
+            self.assertLess(after.batches - before.batches, 500)
 
 
 if __name__ == "__main__":
