@@ -3,9 +3,10 @@
  *   block = [size class, size | data ...]      header of 16 bytes, so that data stays 16-byte aligned
  *   free[class] -> block -> block -> NULL      the link lies in the data
  *
- * A block goes back to its list, not to the system, until the lists together hold MAX_FREE_BYTES: a burst of
- * connections does not pin its memory for ever. A warm event loop moves within that bound and never sees malloc. One
- * thread. */
+ * A class that runs out gets several blocks at once, so that a warm loop that has a few more calls open than ever
+ * before finds them there. A block goes back to its list, not to the system, until the lists together hold
+ * MAX_FREE_BYTES: a burst of connections does not pin its memory for ever. A warm event loop moves within that bound
+ * and never sees malloc. One thread. */
 #include "server/grpc/pool.h"
 
 #include <assert.h>
@@ -34,6 +35,8 @@
 #define NUM_CLASSES    (MAX_SHIFT - MIN_SHIFT + 1)
 #define LARGE          UINT32_MAX
 #define MAX_FREE_BYTES ((size_t)32 << 20)
+#define MAX_SPARES     15          /* blocks that a class gets beyond the one it needs */
+#define SPARE_BYTES    (256 << 10) /* and their sum, so that large blocks come alone or nearly so */
 
 struct block {
     uint64_t bytes;      /* of the whole block */
@@ -91,6 +94,37 @@ static void *give(struct rk_pool *pool, struct block *block)
     return block->data;
 }
 
+static struct block *take_from_system(struct rk_pool *pool, size_t block_bytes, uint32_t size_class)
+{
+    struct block *block = malloc(block_bytes);
+    if (block == NULL)
+        return NULL;
+    block->bytes = block_bytes;
+    block->size_class = size_class;
+    pool->held_bytes += block_bytes;
+    return block;
+}
+
+static void keep_free(struct rk_pool *pool, struct block *block)
+{
+    memcpy(block->data, &pool->free[block->size_class], sizeof block);
+    pool->free[block->size_class] = block;
+    pool->free_bytes += block->bytes;
+    POISON(block->data, block->bytes - sizeof *block);
+}
+
+/* Without them the caller still has its own block. */
+static void add_spares(struct rk_pool *pool, size_t block_bytes, uint32_t size_class)
+{
+    for (size_t more = SPARE_BYTES / block_bytes < MAX_SPARES ? SPARE_BYTES / block_bytes : MAX_SPARES; more > 0;
+         more--) {
+        struct block *spare = take_from_system(pool, block_bytes, size_class);
+        if (spare == NULL)
+            return;
+        keep_free(pool, spare);
+    }
+}
+
 void *rk_pool_alloc(struct rk_pool *pool, size_t bytes)
 {
     size_t block_bytes;
@@ -107,12 +141,11 @@ void *rk_pool_alloc(struct rk_pool *pool, size_t bytes)
             return give(pool, block);
         }
     }
-    struct block *block = malloc(block_bytes);
+    struct block *block = take_from_system(pool, block_bytes, size_class);
     if (block == NULL)
         return NULL;
-    block->bytes = block_bytes;
-    block->size_class = size_class;
-    pool->held_bytes += block_bytes;
+    if (size_class != LARGE)
+        add_spares(pool, block_bytes, size_class);
     return give(pool, block);
 }
 
@@ -148,10 +181,7 @@ void rk_pool_free(struct rk_pool *pool, void *data)
         free(block);
         return;
     }
-    memcpy(block->data, &pool->free[block->size_class], sizeof block);
-    pool->free[block->size_class] = block;
-    pool->free_bytes += block->bytes;
-    POISON(block->data, block->bytes - sizeof *block);
+    keep_free(pool, block);
 }
 
 size_t rk_pool_held_bytes(const struct rk_pool *pool)

@@ -25,6 +25,8 @@ class Clients:
         # Channels with the same arguments share one connection, so each gets an argument of its own.
         self.channels = [grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0), ("rankd.test.channel", i)])
                          for i in range(CHANNELS)]
+        for channel in self.channels:
+            grpc.channel_ready_future(channel).result(timeout=30)
         self.stubs = [Stub(channel) for channel in self.channels]
 
     def burst(self, requests, rounds):
