@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/grpc/literal_answer.h"
 #include "server/grpc/pool.h"
 #include "server/grpc/session_internal.h"
 #include "server/grpc/text.h"
@@ -325,6 +326,25 @@ void rk_call_headers_done(struct rk_call *call)
         rk_call_expire(call);
     else if (!rk_deadlines_add(&session->deadlines, session->pool, call))
         fail(call, RK_GRPC_RESOURCE_EXHAUSTED, "out of memory");
+}
+
+uint8_t *rk_call_answer_before_reset(struct rk_call *call, size_t *bytes)
+{
+    struct rk_grpc_session *session = call->session;
+    if (call->ended || call->method != NULL || !rk_request_headers_path_lacks_slash(&call->headers))
+        return NULL;
+    struct rk_refusal refusal;
+    uint64_t timeout_us;
+    if (rk_request_headers_check(&call->headers, session->config, &call->method, &timeout_us, &refusal) ||
+        strcmp(refusal.http_status, "200") != 0)
+        return NULL; /* not gRPC: the reset says enough */
+    uint8_t *frame = rk_pool_alloc(session->pool, RK_LITERAL_ANSWER_BYTES(strlen(refusal.message)));
+    if (frame == NULL)
+        return NULL;
+    call->ended = true;
+    stop_receiving(call);
+    *bytes = rk_literal_answer_print(frame, call->stream_id, refusal.status, refusal.message);
+    return frame;
 }
 
 static void deliver(struct rk_call *call)

@@ -55,6 +55,10 @@ struct rk_call *rk_call_open(struct rk_grpc_session *session, int32_t stream_id)
 void rk_call_close(struct rk_call *call);
 
 void rk_call_headers_done(struct rk_call *call);
+
+/* nghttp2 resets the stream because of its headers. When they still say whom to answer what, this ends the call and
+ * returns the frame that belongs before the reset, a pool block; else NULL. */
+uint8_t *rk_call_answer_before_reset(struct rk_call *call, size_t *bytes);
 void rk_call_receive(struct rk_call *call, const uint8_t *bytes, size_t length);
 void rk_call_half_close(struct rk_call *call);
 

@@ -98,6 +98,12 @@ static nghttp2_vec text_of(nghttp2_rcbuf *buffer)
     return buffer != NULL ? nghttp2_rcbuf_get_buf(buffer) : (nghttp2_vec){(uint8_t *)"", 0};
 }
 
+bool rk_request_headers_path_lacks_slash(const struct rk_request_headers *headers)
+{
+    nghttp2_vec path = text_of(headers->path);
+    return path.len > 0 && path.base[0] != '/';
+}
+
 bool rk_request_headers_check(const struct rk_request_headers *headers, const struct rk_grpc_session_config *config,
                               const struct rk_method **method, uint64_t *timeout_us, struct rk_refusal *refusal)
 {
@@ -109,7 +115,8 @@ bool rk_request_headers_check(const struct rk_request_headers *headers, const st
     nghttp2_vec path = text_of(headers->path);
     *method = find_method(config, path);
     if (*method == NULL)
-        return refuse(refusal, RK_GRPC_UNIMPLEMENTED, "unknown method ", path, "");
+        return refuse(refusal, RK_GRPC_UNIMPLEMENTED, "unknown method ", path,
+                      rk_request_headers_path_lacks_slash(headers) ? ": a path is /package.Service/Method" : "");
 
     nghttp2_vec encoding = text_of(headers->encoding);
     if (headers->encoding != NULL && !equals(encoding, "identity")) {

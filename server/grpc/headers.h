@@ -22,6 +22,10 @@ bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_
                             nghttp2_rcbuf *name, nghttp2_rcbuf *value);
 void rk_request_headers_deinit(struct rk_request_headers *headers);
 
+/* True for a :path that is there and does not begin with '/', "*" included. nghttp2 refuses it, once all headers are
+ * in, as RFC 9113 (8.3.1) says. */
+bool rk_request_headers_path_lacks_slash(const struct rk_request_headers *headers);
+
 /* What to tell a caller whose headers do not make a call that we serve. */
 struct rk_refusal {
     const char *http_status; /* "200": it is gRPC, and the next two count */

@@ -179,11 +179,28 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user_
     return 0;
 }
 
+/* Puts an answer before the RST_STREAM that nghttp2 has just made of unusual headers. An answer that does not touch
+ * HPACK's tables must not come first after the peer has made its table smaller, for then the first block says so (RFC
+ * 7541, section 4.2); such a peer gets the reset alone. */
+static bool answer_before_reset(struct rk_grpc_session *session, int32_t stream_id)
+{
+    struct rk_call *call = find_call(session, stream_id);
+    if (call == NULL || session->lead != NULL ||
+        nghttp2_session_get_remote_settings(session->h2, NGHTTP2_SETTINGS_HEADER_TABLE_SIZE) <
+            NGHTTP2_DEFAULT_HEADER_TABLE_SIZE)
+        return false;
+    session->lead = rk_call_answer_before_reset(call, &session->lead_bytes);
+    session->lead_sent = 0;
+    return session->lead != NULL;
+}
+
 static int on_frame_sent(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data)
 {
     struct rk_grpc_session *session = user_data;
     switch (frame->hd.type) {
     case NGHTTP2_RST_STREAM:
+        if (frame->rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR && answer_before_reset(session, frame->hd.stream_id))
+            break; /* an unknown method like others, no fault of HTTP/2 that we would count */
         if (frame->rst_stream.error_code != NGHTTP2_NO_ERROR && frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM)
             count(session, &session->own_resets);
         break;
@@ -349,6 +366,7 @@ void rk_grpc_session_destroy(struct rk_grpc_session *session)
         rk_call_close(session->calls);
     rk_deadlines_deinit(&session->deadlines, session->pool);
     rk_h2_memory_take_back(&session->memory);
+    rk_pool_free(session->pool, session->lead);
     rk_pool_free(session->pool, session);
 }
 
@@ -386,6 +404,32 @@ bool rk_grpc_session_receive(struct rk_grpc_session *session, const uint8_t *byt
     return !session->broken;
 }
 
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t take_lead(struct rk_grpc_session *session, uint8_t *buffer, size_t capacity)
+{
+    size_t part = smaller(session->lead_bytes - session->lead_sent, capacity);
+    memcpy(buffer, session->lead + session->lead_sent, part);
+    session->lead_sent += part;
+    if (session->lead_sent == session->lead_bytes) {
+        rk_pool_free(session->pool, session->lead);
+        session->lead = NULL;
+    }
+    return part;
+}
+
+static size_t take_chunk(struct rk_grpc_session *session, uint8_t *buffer, size_t capacity)
+{
+    size_t part = smaller(session->chunk_bytes, capacity);
+    memcpy(buffer, session->chunk, part);
+    session->chunk += part;
+    session->chunk_bytes -= part;
+    return part;
+}
+
 size_t rk_grpc_session_output(struct rk_grpc_session *session, uint8_t *buffer, size_t capacity)
 {
     size_t written = 0;
@@ -400,11 +444,10 @@ size_t rk_grpc_session_output(struct rk_grpc_session *session, uint8_t *buffer, 
                 break;
             session->chunk_bytes = (size_t)bytes;
         }
-        size_t part = session->chunk_bytes < capacity - written ? session->chunk_bytes : capacity - written;
-        memcpy(buffer + written, session->chunk, part);
-        session->chunk += part;
-        session->chunk_bytes -= part;
-        written += part;
+        if (session->lead != NULL)
+            written += take_lead(session, buffer + written, capacity - written);
+        else
+            written += take_chunk(session, buffer + written, capacity - written);
     }
     return written;
 }

@@ -31,6 +31,8 @@ struct rk_grpc_session {
 
     const uint8_t *chunk; /* what is left of the frame that nghttp2 last handed out */
     size_t chunk_bytes;
+    uint8_t *lead; /* a frame of our own that goes before the chunk; a pool block, or NULL */
+    size_t lead_bytes, lead_sent;
     uint8_t preface[RK_PREFACE_BYTES]; /* our SETTINGS frame */
 
     bool receiving; /* inside rk_grpc_session_receive */

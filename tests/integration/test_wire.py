@@ -118,6 +118,8 @@ class TestWire(unittest.TestCase):
             ("GET", dict(method="GET"), framed(b""), {":status": "405"}),
             ("content type", dict(content_type="application/json"), framed(b""), {":status": "415"}),
             ("unknown method", dict(path="/x.Y/Z"), framed(b""), {"grpc-status": "12", "grpc-message": "unknown method /x.Y/Z"}),
+            ("a path without slash", dict(path="rankd.v1.Ranking/Rank"), framed(b""), {":status": "200", "grpc-status": "12"}),
+            ("a path of *", dict(path="*"), framed(b""), {":status": "200", "grpc-status": "12"}),
             ("gzip", dict(extra=[("grpc-encoding", "gzip")]), framed(b""), {"grpc-status": "12", "grpc-accept-encoding": "identity"}),
             ("malformed timeout", dict(extra=[("grpc-timeout", "5 minutes")]), framed(b""), {"grpc-status": "13"}),
             ("no time at all", dict(extra=[("grpc-timeout", "0n")]), framed(b""), {"grpc-status": "4"}),

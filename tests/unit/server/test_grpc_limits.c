@@ -101,6 +101,67 @@ Test(grpc_limits, closes_on_what_is_not_http2)
     }
 }
 
+/* The payload of the first frame of this type on this stream; NULL for none. */
+static const uint8_t *find_frame(uint8_t type, uint32_t stream_id, size_t *place, size_t *length)
+{
+    for (size_t at = 0; at + 9 <= peer.raw_out_bytes; at += 9 + *length) {
+        const uint8_t *frame = peer.raw_out + at;
+        *length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
+        *place = at;
+        if (frame[3] == type && frame[8] == stream_id)
+            return frame + 9;
+    }
+    return NULL;
+}
+
+Test(grpc_limits, sends_the_status_of_a_path_without_slash_before_the_reset)
+{
+    feed_request(1, "x.Y/Z", 0);
+    size_t headers_at = 0, reset_at = 0, length = 0, reset_bytes = 0;
+    const uint8_t *block = find_frame(NGHTTP2_HEADERS, 1, &headers_at, &length);
+    const uint8_t *reset = find_frame(NGHTTP2_RST_STREAM, 1, &reset_at, &reset_bytes);
+    cr_assert(block != NULL && reset != NULL);
+    cr_expect(lt(sz, headers_at, reset_at));
+    cr_expect(eq(u8, peer.raw_out[headers_at + 4], NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM));
+    cr_expect(eq(u8, reset[3], NGHTTP2_PROTOCOL_ERROR));
+    cr_expect(eq(int, raw_count(&peer, NGHTTP2_HEADERS), 1));
+    cr_expect(eq(int, raw_count(&peer, NGHTTP2_RST_STREAM), 1));
+    static const uint8_t body[] = {0, 0, 0, 0, 1, 'x'};
+    feed_frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, body, sizeof body); /* was on its way */
+    feed_echo(3);
+    cr_expect(eq(int, peer.num_messages, 1));
+    cr_expect(eq(int, raw_count(&peer, NGHTTP2_RST_STREAM), 1));
+    cr_expect(peer.session_ok);
+}
+
+Test(grpc_limits, only_resets_what_is_no_grpc_or_comes_with_a_small_header_table)
+{
+    feed_request(1, "", 0);
+    static const uint8_t no_table[6] = {0, NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, 0, 0, 0, 0};
+    feed_frame(NGHTTP2_SETTINGS, 0, 0, no_table, sizeof no_table);
+    feed_request(3, "x", 0);
+    cr_expect(eq(int, raw_count(&peer, NGHTTP2_HEADERS), 0));
+    cr_expect(eq(int, raw_count(&peer, NGHTTP2_RST_STREAM), 2));
+    feed_echo(5);
+    cr_expect(eq(int, peer.num_messages, 1));
+    cr_expect(peer.session_ok);
+}
+
+Test(grpc_limits, forgets_the_answer_to_a_refused_path_when_the_peer_resets_it_or_reads_nothing)
+{
+    uint8_t out[512], block[256];
+    size_t length = header_block(block, "x");
+    size_t bytes = make_frame(out, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, block, length);
+    bytes += make_frame(out + bytes, NGHTTP2_RST_STREAM, 0, 1, "\0\0\0\10", 4);
+    peer_feed(&peer, out, bytes);
+    cr_expect(eq(int, raw_count(&peer, NGHTTP2_HEADERS), 0));
+    cr_expect(peer.session_ok);
+    bytes = make_frame(out, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 3, block, length);
+    rk_grpc_session_receive(peer.session, out, bytes, peer.now_us);
+    cr_expect(
+        eq(sz, rk_grpc_session_output(peer.session, out, 20), 20)); /* part of it; the rest goes with the session */
+}
+
 Test(grpc_limits, announces_its_limits)
 {
     struct rk_grpc_limits limits = RK_GRPC_LIMITS_DEFAULT;

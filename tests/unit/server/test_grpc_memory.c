@@ -44,6 +44,7 @@ static void whole_conversation(struct peer *peer)
         {.path = "/test.T/Three", .body = body, .body_bytes = sizeof body},
         {.path = "/test.T/Bidi", .body = two, .body_bytes = sizeof two},
         {.path = "/no.Such/Method", .body = body, .body_bytes = sizeof body},
+        {.path = "no.slash", .body = body, .body_bytes = sizeof body},
         {.method = "GET"},
         {.body = two, .body_bytes = sizeof two},
         {.body = body, .body_bytes = 3, .keep_open = true},

@@ -152,6 +152,38 @@ Test(grpc_session, answers_unimplemented_to_unknown_paths_and_encodes_the_messag
     expect_alive();
 }
 
+Test(grpc_session, answers_unimplemented_to_paths_without_a_leading_slash)
+{
+    const char *const paths[] = {"test.T/Echo", "*", "x", "https://test/test.T/Echo", "a%b"};
+    const size_t cuts[] = {1, 10, SIZE_MAX};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        peer.cut = cuts[i % 3];
+        struct request request = echo_request("x");
+        request.path = paths[i];
+        struct reply *reply = run(&request);
+        cr_expect(eq(str, reply->http_status, "200"), "for %s", paths[i]);
+        cr_expect(eq(str, reply->grpc_status, "12"), "for %s", paths[i]);
+        cr_expect(strstr(reply->message, "a path is /package.Service/Method") != NULL, "for %s: %s", paths[i],
+                  reply->message);
+        cr_expect(reply->closed);
+    }
+    cr_expect(eq(int, peer.num_messages, 0));
+    cr_expect(eq(u32, rk_grpc_session_open_calls(peer.session), 0));
+    expect_alive();
+}
+
+Test(grpc_session, refuses_a_path_without_slash_however_often_it_comes)
+{
+    for (int i = 0; i < 500; i++) { /* five times as many as other faults of HTTP/2 may be */
+        struct request request = echo_request("x");
+        request.path = i % 2 == 0 ? "nothing" : "/nothing";
+        struct reply *reply = run(&request);
+        cr_assert(eq(str, reply->grpc_status, "12"), "call %d", i);
+        memset(reply, 0, sizeof *reply);
+    }
+    expect_alive();
+}
+
 Test(grpc_session, answers_unimplemented_to_compression_and_names_identity)
 {
     struct request request = echo_request("x");
