@@ -11,6 +11,7 @@
 #define HEADER_OVERHEAD 32 /* RFC 9113, section 10.5.1 */
 #define SHOWN_BYTES     200
 #define CONTENT_TYPE    "application/grpc"
+#define BINARY_SUFFIX   "-bin"
 
 static bool equals(nghttp2_vec text, const char *expected)
 {
@@ -27,6 +28,12 @@ static bool is_grpc(nghttp2_vec value)
     if (rest.len >= 6 && strncasecmp((const char *)rest.base, "+proto", 6) == 0)
         rest = (nghttp2_vec){rest.base + 6, rest.len - 6};
     return rest.len == 0 || rest.base[0] == ';' || rest.base[0] == ' ';
+}
+
+static bool is_binary(nghttp2_vec name)
+{
+    size_t length = strlen(BINARY_SUFFIX);
+    return name.len > length && memcmp(name.base + name.len - length, BINARY_SUFFIX, length) == 0;
 }
 
 static void keep(nghttp2_rcbuf **slot, nghttp2_rcbuf *value)
@@ -56,12 +63,14 @@ bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_
         keep(&headers->timeout, value_buffer);
     else if (equals(name, "grpc-encoding"))
         keep(&headers->encoding, value_buffer);
+    else if (is_binary(name) && !rk_binary_header_check((const char *)value.base, value.len))
+        keep(&headers->not_binary, name_buffer);
     return true;
 }
 
 void rk_request_headers_deinit(struct rk_request_headers *headers)
 {
-    nghttp2_rcbuf *const kept[] = {headers->path, headers->timeout, headers->encoding};
+    nghttp2_rcbuf *const kept[] = {headers->path, headers->timeout, headers->encoding, headers->not_binary};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         if (kept[i] != NULL)
             nghttp2_rcbuf_decref(kept[i]);
@@ -126,9 +135,13 @@ bool rk_request_headers_check(const struct rk_request_headers *headers, const st
         return false;
     }
 
+    /* INTERNAL is what gRPC's own servers answer: the fault is in the caller's library, not in what it asked. */
+    if (headers->not_binary != NULL)
+        return refuse(refusal, RK_GRPC_INTERNAL, "header '", text_of(headers->not_binary),
+                      "' is not base64: send the values of -bin headers base64-encoded, several separated by commas");
+
     *timeout_us = UINT64_MAX;
     nghttp2_vec timeout = text_of(headers->timeout);
-    /* INTERNAL is what gRPC's own servers answer: the fault is in the caller's library, not in what it asked. */
     if (headers->timeout != NULL && !rk_timeout_parse((const char *)timeout.base, timeout.len, timeout_us))
         return refuse(refusal, RK_GRPC_INTERNAL, "malformed grpc-timeout '", timeout,
                       "': send 1 to 8 digits and one of n u m S M H");

@@ -14,6 +14,7 @@ struct rk_request_headers {
     nghttp2_rcbuf *path; /* references, given back by rk_request_headers_deinit */
     nghttp2_rcbuf *timeout;
     nghttp2_rcbuf *encoding;
+    nghttp2_rcbuf *not_binary; /* the name of the last "-bin" header whose value is not base64 */
     bool is_post, is_grpc;
 };
 

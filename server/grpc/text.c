@@ -1,4 +1,4 @@
-/* Timeouts and percent-encoding, as pure functions over texts. Any thread. */
+/* Timeouts, percent-encoding and base64, as pure functions over texts. Any thread. */
 #include "server/grpc/text.h"
 
 #include <stdio.h>
@@ -95,4 +95,42 @@ size_t rk_percent_decode(const char *text, size_t length, char *decoded)
         i += 2;
     }
     return written;
+}
+
+static bool is_base64_digit(char byte)
+{
+    return (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') ||
+           byte == '+' || byte == '/';
+}
+
+static bool is_base64(const char *text, size_t length)
+{
+    size_t digits = 0;
+    while (digits < length && is_base64_digit(text[digits]))
+        digits++;
+    size_t padding = length - digits;
+    for (size_t i = digits; i < length; i++) {
+        if (text[i] != '=')
+            return false;
+    }
+    if (digits % 4 == 1) /* 6 bits are no byte */
+        return false;
+    return padding == 0 || (digits % 4 != 0 && digits % 4 + padding == 4);
+}
+
+bool rk_binary_header_check(const char *text, size_t length)
+{
+    for (size_t begin = 0, end; begin <= length; begin = end + 1) {
+        end = begin;
+        while (end < length && text[end] != ',')
+            end++;
+        size_t first = begin, last = end;
+        while (first < last && text[first] == ' ')
+            first++;
+        while (last > first && text[last - 1] == ' ')
+            last--;
+        if (!is_base64(text + first, last - first))
+            return false;
+    }
+    return true;
 }

@@ -1,4 +1,4 @@
-/* The small texts of gRPC over HTTP/2: timeouts and percent-encoded messages.
+/* The small texts of gRPC over HTTP/2: timeouts, percent-encoded messages, binary headers.
  * Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md */
 #ifndef RANKD_SERVER_GRPC_TEXT_H
 #define RANKD_SERVER_GRPC_TEXT_H
@@ -20,5 +20,9 @@ size_t rk_percent_encode(const char *text, size_t length, char *encoded);
 
 /* The reverse; an escape that is not one stays as it is. Writes at most `length` bytes. May work in place. */
 size_t rk_percent_decode(const char *text, size_t length, char *decoded);
+
+/* The value of a header whose name ends in "-bin": base64 with or without padding, or several separated by commas, each
+ * with spaces around it or not. */
+bool rk_binary_header_check(const char *text, size_t length);
 
 #endif

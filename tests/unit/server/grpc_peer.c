@@ -238,6 +238,8 @@ int32_t peer_start(struct peer *peer, const struct request *request)
         headers[count++] = header("grpc-timeout", request->timeout);
     if (request->encoding != NULL)
         headers[count++] = header("grpc-encoding", request->encoding);
+    if (request->extra_name != NULL)
+        headers[count++] = header(request->extra_name, request->extra_value);
     struct upload *upload = malloc(sizeof *upload);
     *upload = (struct upload){peer->uploads, request->body, request->body_bytes, request->keep_open};
     peer->uploads = upload;

@@ -53,7 +53,8 @@ struct request {
     const char *method, *content_type, *timeout, *encoding; /* NULL: POST, application/grpc, none, none */
     const uint8_t *body;                                    /* gRPC framing included */
     size_t body_bytes;
-    bool keep_open; /* no END_STREAM after the body */
+    const char *extra_name, *extra_value; /* one more header, NULL: none */
+    bool keep_open;                       /* no END_STREAM after the body */
 };
 
 /* limits may be NULL. raw: no client. */

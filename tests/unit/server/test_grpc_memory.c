@@ -46,6 +46,7 @@ static void whole_conversation(struct peer *peer)
         {.path = "/no.Such/Method", .body = body, .body_bytes = sizeof body},
         {.path = "no.slash", .body = body, .body_bytes = sizeof body},
         {.method = "GET"},
+        {.extra_name = "a-bin", .extra_value = "%"},
         {.body = two, .body_bytes = sizeof two},
         {.body = body, .body_bytes = 3, .keep_open = true},
     };

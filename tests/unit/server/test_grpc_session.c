@@ -208,6 +208,36 @@ Test(grpc_session, rejects_malformed_timeouts)
     expect_alive();
 }
 
+Test(grpc_session, rejects_binary_headers_that_are_not_base64_and_names_them)
+{
+    const char *const bad[] = {"%%%", "A", "AAAAA", "AA=", "AAA==", "====", "=AAA", "AA=A", "AAEC,*", "AA-_", "A A="};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct request request = echo_request("x");
+        request.extra_name = "trace-context-bin";
+        request.extra_value = bad[i];
+        struct reply *reply = run(&request);
+        cr_expect(eq(str, reply->grpc_status, "13"), "for '%s': %s", bad[i], reply->message);
+        cr_expect(strstr(reply->message, "'trace-context-bin'") != NULL, "for '%s': %s", bad[i], reply->message);
+        cr_expect(eq(u32, reply->reset_code, NGHTTP2_NO_ERROR));
+    }
+    cr_expect(eq(int, peer.num_messages, 0));
+    expect_alive();
+}
+
+Test(grpc_session, takes_binary_headers_and_text_headers_as_they_may_be)
+{
+    const char *const good[][2] = {{"a-bin", ""},     {"a-bin", "AAEC"}, {"a-bin", "AA=="},    {"a-bin", "AA"},
+                                   {"a-bin", "AAE="}, {"a-bin", "AAE"},  {"a-bin", "+/9z,AA"}, {"a-bin", "AA==, AAEC"},
+                                   {"a-bin", ","},    {"a", "%%%"},      {"bin", "%%%"},       {"a-binary", "%%%"}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct request request = echo_request("x");
+        request.extra_name = good[i][0];
+        request.extra_value = good[i][1];
+        struct reply *reply = run(&request);
+        cr_expect(eq(str, reply->grpc_status, "0"), "for '%s: %s': %s", good[i][0], good[i][1], reply->message);
+    }
+}
+
 Test(grpc_session, never_calls_the_method_when_the_timeout_is_zero)
 {
     struct request request = echo_request("x");
