@@ -314,9 +314,9 @@ enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk
 {
     struct binding binding = {.spec = spec, .limits = limits, .arena = arena, .error = error};
     if (named->num_candidates == 0)
-        return rk_error_set(error, RK_INVALID, "the request has no candidates; it needs at least 1");
+        return rk_error_set(error, RK_INVALID, "num_candidates is 0; a request has at least 1");
     if (named->num_candidates > limits->max_candidates)
-        return rk_error_set(error, RK_EXHAUSTED, "the request has %u candidates; at most %u are allowed",
+        return rk_error_set(error, RK_INVALID, "num_candidates is %u; at most %u are allowed",
                             named->num_candidates, limits->max_candidates);
     binding.bags = rk_arena_array(arena, spec->num_features, sizeof *binding.bags);
     if (binding.bags == NULL)

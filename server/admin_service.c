@@ -31,6 +31,7 @@ static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena
         for (uint32_t l = 0; l < daemon->num_loops; l++) {
             models[i].requests += rk_counter_read(&daemon->loops[l].models[i].requests);
             models[i].candidates += rk_counter_read(&daemon->loops[l].models[i].candidates);
+            models[i].out_of_range_ids += rk_counter_read(&daemon->loops[l].models[i].out_of_range_ids);
         }
         response->models[i] = &models[i];
     }

@@ -20,7 +20,7 @@ static inline uint64_t rk_counter_read(const rk_counter *counter)
 }
 
 struct rk_model_counters { /* one per model in each event loop */
-    rk_counter requests, candidates;
+    rk_counter requests, candidates, out_of_range_ids;
 };
 
 struct rk_loop_counters {

@@ -238,6 +238,8 @@ static void message(void *argument, struct rk_call *call, const uint8_t *bytes, 
     enum rk_status status = decode(job, bytes, length, &error);
     if (status == RK_OK)
         status = fill(service, job, job->details, &error);
+    if (job->request.out_of_range_ids > 0) /* refused or not */
+        rk_counter_add(&service->models[job->model->index].out_of_range_ids, job->request.out_of_range_ids);
     if (status == RK_OK) {
         job->mail.deliver = deliver;
         job->settled = settled_here;

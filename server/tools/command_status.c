@@ -48,6 +48,7 @@ static json_t *model_json(const Rankd__V1__ModelStatus *model)
     json_object_set_new(object, "bytes", json_integer((json_int_t)model->bytes));
     json_object_set_new(object, "requests", json_integer((json_int_t)model->requests));
     json_object_set_new(object, "candidates", json_integer((json_int_t)model->candidates));
+    json_object_set_new(object, "out_of_range_ids", json_integer((json_int_t)model->out_of_range_ids));
     json_object_set_new(object, "heads", heads);
     return object;
 }
@@ -108,6 +109,8 @@ static void print_status(const char *target, const Rankd__V1__StatusResponse *st
                (unsigned long long)model->requests, (unsigned long long)model->candidates);
         for (size_t head = 0; head < model->n_heads; head++)
             printf(" %s", model->heads[head]);
+        if (model->out_of_range_ids > 0)
+            printf("; %llu ids were outside their table", (unsigned long long)model->out_of_range_ids);
         printf("%s%s\n", model->detail[0] != '\0' ? "; " : "", model->detail);
     }
     if (status->n_models == 0)

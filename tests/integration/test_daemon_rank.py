@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What a client of the Ranking service gets: scores, orders, and an exact status for every request that is wrong or late."""
 
+import json
 import random
 import time
 import unittest
@@ -158,6 +159,15 @@ class TestAnswers(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as caught:
             self.server.stub.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=10)
         self.assertEqual(caught.exception.code(), CODE.NOT_FOUND)
+
+    def test_status_counts_ids_outside_their_table(self):
+        def count():
+            return next(model.out_of_range_ids for model in status(self.server).models if model.name == "steam")
+        before = count()
+        request = json.loads(json.dumps(requests_of("steam")[0]))
+        request["candidates"][3]["ids"]["game"] = [-7]
+        self.refused(CODE.INVALID_ARGUMENT, rank_request("steam", request))
+        self.assertEqual(count() - before, 1)
 
     def test_status_counts_requests_errors_and_candidates(self):
         before = status(self.server)

@@ -274,10 +274,10 @@ Test(request, limits_hold)
 {
     struct rk_named_request named = good(2);
     named.num_candidates = 0;
-    expect_refusal(&named, RK_INVALID, "no candidates");
+    expect_refusal(&named, RK_INVALID, "num_candidates is 0");
     named = good(2);
     limits.max_candidates = CANDIDATES - 1;
-    expect_refusal(&named, RK_EXHAUSTED, "6 candidates; at most 5 are allowed");
+    expect_refusal(&named, RK_INVALID, "num_candidates is 6; at most 5 are allowed");
     limits = RK_REQUEST_LIMITS_DEFAULT;
     limits.max_ids = 2 + 2 + 12 + 12;
     bind(&named);
