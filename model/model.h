@@ -18,8 +18,8 @@ struct rk_model_open_options {
     void *progress_context;
 };
 
-/* Opens the package directory `path`: manifest, checksums, mapping, golden requests, in this order. The text of an error names the
- * file, the field and the fix. options NULL: check everything, silently. */
+/* Opens the package directory `path`: manifest, checksums, mapping, golden requests, in this order. The text of an
+ * error names the file, the field and the fix. options NULL: check everything, silently. */
 enum rk_status rk_model_open(const char *path, const struct rk_model_open_options *options, struct rk_model **model,
                              struct rk_error *error);
 void rk_model_close(struct rk_model *model);
@@ -33,8 +33,10 @@ uint64_t rk_model_bytes(const struct rk_model *model); /* rows and weights */
 /* True once a mapped file was found truncated or changed under us: no score of this model can be trusted any more. */
 bool rk_model_damaged(const struct rk_model *model);
 
-/* Hashes every file again through the page cache and marks the model damaged where a checksum no longer matches (the error says
- * which file). `progress` as in rk_mapped_file_hash: sleep in it to bound the rate, return false to stop (RK_CANCELLED). */
-enum rk_status rk_model_scrub(struct rk_model *model, rk_hash_progress_fn *progress, void *context, struct rk_error *error);
+/* Hashes every file again through the page cache and marks the model damaged where a checksum no longer matches (the
+ * error says which file). `progress` as in rk_mapped_file_hash: sleep in it to bound the rate, return false to stop
+ * (RK_CANCELLED). */
+enum rk_status rk_model_scrub(struct rk_model *model, rk_hash_progress_fn *progress, void *context,
+                              struct rk_error *error);
 
 #endif

@@ -316,8 +316,8 @@ enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk
     if (named->num_candidates == 0)
         return rk_error_set(error, RK_INVALID, "num_candidates is 0; a request has at least 1");
     if (named->num_candidates > limits->max_candidates)
-        return rk_error_set(error, RK_INVALID, "num_candidates is %u; at most %u are allowed",
-                            named->num_candidates, limits->max_candidates);
+        return rk_error_set(error, RK_INVALID, "num_candidates is %u; at most %u are allowed", named->num_candidates,
+                            limits->max_candidates);
     binding.bags = rk_arena_array(arena, spec->num_features, sizeof *binding.bags);
     if (binding.bags == NULL)
         return exhausted(&binding);

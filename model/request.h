@@ -64,9 +64,9 @@ struct rk_request {
 /* Checks `named` against the model and the limits and fills `request` (arrays it needs come from the arena).
  * RK_INVALID naming the field, the value and what was expected: an unknown, missing or repeated feature, a wrong number
  * of dense values, lengths that do not add up, a NaN or infinity in dense or weights, an id outside its table when the
- * policy is reject, weights where there should be none or too few, no candidate or too many. RK_EXHAUSTED past another limit or when the
- * arena is full. On failure *request keeps what it held, except that out_of_range_ids is set (so that rejected ids can
- * be counted too), and nothing that another request can see has changed. */
+ * policy is reject, weights where there should be none or too few, no candidate or too many. RK_EXHAUSTED past another
+ * limit or when the arena is full. On failure *request keeps what it held, except that out_of_range_ids is set (so that
+ * rejected ids can be counted too), and nothing that another request can see has changed. */
 enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk_request_limits *limits,
                                const struct rk_named_request *named, struct rk_arena *arena, struct rk_request *request,
                                struct rk_error *error);

@@ -10,10 +10,10 @@ struct rk_arena_chunk;
 
 struct rk_arena {
     struct rk_arena_chunk *first, *current;
-    size_t chunk_bytes;  /* the least that a new chunk holds */
-    size_t used_bytes;   /* given out since the last reset, padding included */
-    size_t limit_bytes;  /* allocations past this fail; SIZE_MAX: no limit */
-    size_t held_bytes;   /* taken from the system */
+    size_t chunk_bytes; /* the least that a new chunk holds */
+    size_t used_bytes;  /* given out since the last reset, padding included */
+    size_t limit_bytes; /* allocations past this fail; SIZE_MAX: no limit */
+    size_t held_bytes;  /* taken from the system */
 };
 
 /* Takes no memory until the first allocation. */

@@ -1,4 +1,5 @@
-/* Arithmetic on sizes that come from files and sockets: every product and sum of untrusted numbers goes through here. */
+/* Arithmetic on sizes that come from files and sockets: every product and sum of untrusted numbers goes through here.
+ */
 #ifndef RANKD_QUANT_BASE_CHECKED_H
 #define RANKD_QUANT_BASE_CHECKED_H
 

@@ -12,9 +12,9 @@ enum rk_status {
     RK_UNSUPPORTED, /* well formed, but this build cannot do it */
     RK_IO,          /* the operating system refused; the text carries strerror */
     RK_NO_MEMORY,
-    RK_DEADLINE,    /* too late to be useful */
-    RK_CANCELLED,   /* nobody waits for the answer any more */
-    RK_INTERNAL,    /* a fault of our own */
+    RK_DEADLINE,  /* too late to be useful */
+    RK_CANCELLED, /* nobody waits for the answer any more */
+    RK_INTERNAL,  /* a fault of our own */
     RK_STATUS_COUNT
 };
 
@@ -34,8 +34,7 @@ enum rk_status rk_error_set(struct rk_error *error, enum rk_status status, const
 
 /* Puts "<formatted>: " in front of the text, to say what was being done when it failed. Does nothing
  * when no error is set. Returns the status that is set. */
-enum rk_status rk_error_prefix(struct rk_error *error, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+enum rk_status rk_error_prefix(struct rk_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void rk_error_clear(struct rk_error *error);
 
