@@ -346,6 +346,7 @@ enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *confi
                                         .memory.pool = config->pool,
                                         .now_us = now_us,
                                         .assembly_budget = assembly_budget(&config->limits)};
+    rk_frame_filter_init(&session->filter);
     rk_bucket_init(&session->glitches, config->limits.max_glitches, now_us);
     rk_bucket_init(&session->resets, config->limits.max_resets_per_s, now_us);
     rk_bucket_init(&session->own_resets, MAX_OWN_RESETS_PER_S, now_us);
@@ -386,13 +387,38 @@ static uint32_t http2_error_of(int result)
     }
 }
 
+/* What came through the filter goes to nghttp2, until there is no more or the connection is broken. Should the HEADERS
+ * of a stream follow whose reset was dropped, they open it as if nothing had been: the call is answered, or ends with
+ * its deadline. */
+static ssize_t receive_filtered(struct rk_grpc_session *session, struct rk_bytes input)
+{
+    while (!session->broken) {
+        struct rk_bytes passed;
+        switch (rk_frame_filter_next(&session->filter, &input, &passed)) {
+        case RK_FILTERED_NOTHING:
+            return 0;
+        case RK_FILTERED_RESET:
+            count(session, &session->resets);
+            count(session, &session->glitches);
+            break;
+        case RK_FILTERED_BYTES: {
+            ssize_t result = nghttp2_session_mem_recv(session->h2, passed.at, passed.length);
+            if (result < 0)
+                return result;
+            break;
+        }
+        }
+    }
+    return 0;
+}
+
 bool rk_grpc_session_receive(struct rk_grpc_session *session, const uint8_t *bytes, size_t length, uint64_t now_us)
 {
     if (session->broken)
         return false;
     session->now_us = now_us;
     session->receiving = true;
-    ssize_t result = nghttp2_session_mem_recv(session->h2, bytes, length);
+    ssize_t result = receive_filtered(session, (struct rk_bytes){bytes, length});
     session->receiving = false;
     if (result == NGHTTP2_ERR_NOMEM)
         rk_grpc_session_kill(session);

@@ -6,6 +6,7 @@
 
 #include "server/grpc/bucket.h"
 #include "server/grpc/deadlines.h"
+#include "server/grpc/frame_filter.h"
 #include "server/grpc/h2_memory.h"
 #include "server/grpc/session.h"
 
@@ -16,6 +17,7 @@ struct rk_grpc_session {
     struct rk_pool *pool;
     struct rk_h2_memory memory;
     nghttp2_session *h2;
+    struct rk_frame_filter filter; /* before h2 */
     void *owner;
     uint64_t now_us; /* as last handed in */
 

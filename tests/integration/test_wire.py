@@ -10,7 +10,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from rankd_fixture import RankdServer, TIME_SCALE, expected_of, main, rank_request, repository_of, requests_of, seed
+from rankd_fixture import RankdServer, Stub, TIME_SCALE, expected_of, main, rank_request, repository_of, requests_of, seed
 
 RANK = "/rankd.v1.Ranking/Rank"
 CHECK = "/grpc.health.v1.Health/Check"
@@ -188,6 +188,42 @@ class TestWire(unittest.TestCase):
                 connection.h2.reset_stream(stream, 8)
             headers, _ = connection.call(framed(b""))
             self.assertEqual(headers["grpc-status"], "0")
+
+    def test_a_reset_that_overtakes_its_headers_costs_no_other_call(self):
+        reset = bytes([0, 0, 4, 3, 0]) + struct.pack(">II", 1001, 8)
+        with Connection(self.server) as connection:
+            waiting = connection.start()
+            connection.flush()
+            for number in range(len(reset)):  # cut as a network may cut it
+                connection.socket.sendall(reset[number:number + 1])
+            connection.h2.send_data(waiting, framed(b""), end_stream=True)
+            headers, _ = connection.answer(waiting)
+            self.assertEqual(headers["grpc-status"], "0")
+            self.assertEqual(connection.call(framed(b""))[0]["grpc-status"], "0")
+        with Connection(self.server) as connection:  # but no honest client begins with one
+            connection.socket.sendall(reset)
+            with self.assertRaisesRegex(AssertionError, "closed the connection"):
+                connection.call(framed(b""))
+
+    def test_calls_of_a_grpc_client_outlive_those_that_expire_before_they_are_sent(self):
+        import grpc
+        rng, request = random.Random(seed()), rank_request("steam", requests_of("steam")[0])
+        large = rank_request("steam", {**requests_of("steam")[0], "candidates": requests_of("steam")[0]["candidates"] * 40})
+        with grpc.insecure_channel(self.server.target, options=[("grpc.enable_http_proxy", 0), ("rankd.test", 2)]) as channel:
+            stub = Stub(channel)
+            stub.Rank(request, timeout=10 * TIME_SCALE)  # connected, and a stream was open
+            late, whole = [], []
+            limit = time.monotonic() + 4
+            while time.monotonic() < limit:
+                patient = [stub.Rank.future(large, timeout=60 * TIME_SCALE) for _ in range(20)]
+                hasty = [stub.Rank.future(request, timeout=10 ** rng.uniform(-4.5, -2.3)) for _ in range(30)]
+                late += [call.code() for call in hasty]
+                whole += [(call.code(), call.details()) for call in patient]
+                time.sleep(0.03)  # at most 1000 resets a second: more are a flood
+            lost = [answer for answer in whole if answer[0] is not grpc.StatusCode.OK]
+            self.assertEqual(lost, [], f"{len(lost)} of {len(whole)} lost beside {len(late)} with too little time")
+            self.assertGreater(late.count(grpc.StatusCode.DEADLINE_EXCEEDED), 0)
+            self.assertEqual(set(late) - {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}, set())
 
     def test_a_flood_of_pings_ends_the_connection(self):
         with self.server.socket() as sock:

@@ -205,6 +205,65 @@ Test(grpc_limits, answers_protocol_errors_with_the_error_that_the_rfc_names)
     }
 }
 
+Test(grpc_limits, survives_resets_that_overtook_the_headers_of_their_stream)
+{
+    static const uint8_t cancel[4] = {0, 0, 0, NGHTTP2_CANCEL};
+    feed_echo(1);
+    feed_request(3, "/test.T/Later", 0);
+    feed_frame(NGHTTP2_RST_STREAM, 0, 7, cancel, sizeof cancel);
+    feed_frame(NGHTTP2_RST_STREAM, 0, 5, cancel, sizeof cancel);
+    cr_assert(peer.session_ok);
+    static const uint8_t body[] = {0, 0, 0, 0, 1, 'x'};
+    feed_frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 3, body, sizeof body);
+    cr_expect(eq(sz, peer.num_waiting, 1)); /* the call that was open goes on */
+    feed_echo(5);                           /* and a stream whose reset came first is a stream like any other */
+    feed_echo(9);
+    cr_expect(eq(int, peer.num_messages, 4));
+    cr_expect(peer.session_ok);
+    cr_expect(eq(i64, raw_goaway_code(&peer), -1));
+    feed_frame(NGHTTP2_RST_STREAM, 0, 3, cancel, sizeof cancel); /* of an open one, it still works */
+    cr_expect(eq(int, peer.num_cancelled, 1));
+}
+
+Test(grpc_limits, closes_on_resets_that_no_honest_client_sends)
+{
+    static const uint8_t cancel[5] = {0, 0, 0, NGHTTP2_CANCEL};
+    const struct {
+        const char *what;
+        uint32_t stream_id;
+        size_t length;
+        uint32_t code;
+        bool in_header_block;
+    } cases[] = {
+        {"of stream 0", 0, 4, NGHTTP2_PROTOCOL_ERROR, false},
+        {"of an even stream", 2, 4, NGHTTP2_PROTOCOL_ERROR, false},
+        {"of 3 bytes", 5, 3, NGHTTP2_FRAME_SIZE_ERROR, false},
+        {"of 5 bytes", 5, 5, NGHTTP2_FRAME_SIZE_ERROR, false},
+        {"inside a header block", 5, 4, NGHTTP2_PROTOCOL_ERROR, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        restart(NULL, true);
+        peer_feed(&peer, raw_preface, raw_preface_bytes);
+        feed_echo(1);
+        if (cases[i].in_header_block)
+            feed_frame(NGHTTP2_HEADERS, 0, 3, "\x83", 1);
+        cr_assert(peer.session_ok);
+        feed_frame(NGHTTP2_RST_STREAM, 0, cases[i].stream_id, cancel, cases[i].length);
+        cr_expect(eq(i64, raw_goaway_code(&peer), cases[i].code), "a reset %s", cases[i].what);
+    }
+}
+
+Test(grpc_limits, stops_a_flood_of_resets_of_idle_streams)
+{
+    static const uint8_t cancel[4] = {0, 0, 0, NGHTTP2_CANCEL};
+    feed_echo(1);
+    uint32_t sent = 0;
+    while (peer.session_ok && sent < 5000)
+        feed_frame(NGHTTP2_RST_STREAM, 0, 3 + 2 * sent++, cancel, sizeof cancel);
+    cr_expect(eq(u32, sent, peer.config.limits.max_resets_per_s + 1));
+    expect_closed(NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
 Test(grpc_limits, stops_floods_of_useless_frames)
 {
     static const uint8_t ping[8], priority[5] = {0, 0, 0, 0, 1}, window[4] = {0, 0, 0, 1}, padding[2] = {1, 0};
