@@ -123,7 +123,8 @@ class TestWire(unittest.TestCase):
             ("gzip", dict(extra=[("grpc-encoding", "gzip")]), framed(b""), {"grpc-status": "12", "grpc-accept-encoding": "identity"}),
             ("malformed timeout", dict(extra=[("grpc-timeout", "5 minutes")]), framed(b""), {"grpc-status": "13"}),
             ("binary that is not", dict(extra=[("x-bin", "AA=A")]), framed(b""),
-             {"grpc-status": "13", "grpc-message": "header 'x-bin' is not base64: send the values of -bin headers base64-encoded, several separated by commas"}),
+             {"grpc-status": "13", "grpc-message": "header 'x-bin' is not base64: send the values of -bin headers base64-encoded, "
+                                                   "several separated by commas"}),
             ("binary", dict(extra=[("x-bin", "AAE"), ("y-bin", "AA==,AAEC")]), framed(b""), {"grpc-status": "0"}),
             ("no time at all", dict(extra=[("grpc-timeout", "0n")]), framed(b""), {"grpc-status": "4"}),
             ("every unit", dict(extra=[("grpc-timeout", "99999999H")]), framed(b""), {"grpc-status": "0"}),
