@@ -135,9 +135,11 @@ static int unknown_option(const struct cli_command *command, const char *name)
     size_t count = count_options(command);
     for (size_t i = 0; i < count; i++)
         names[i] = command->options[i].name;
-    char hint[160];
-    return cli_usage_error("%s has no option '--%s'%s see rankpack %s --help", command->name, name,
-                           *rk_did_you_mean(name, names, count, hint, sizeof hint) != '\0' ? hint : ";", command->name);
+    const char *nearest;
+    if (rk_nearest_names(name, names, count, &nearest, 1) == 1)
+        return cli_usage_error("%s has no option '--%s'; did you mean '--%s'? see rankpack %s --help", command->name,
+                               name, nearest, command->name);
+    return cli_usage_error("%s has no option '--%s'; see rankpack %s --help", command->name, name, command->name);
 }
 
 /* Parses "--name value", "--name=value" and "--flag" at argv[*i]. */
