@@ -232,7 +232,7 @@ static enum rk_status resolve_ids(struct binding *binding, const struct block *b
         if (rk_table_resolve(table, &named->ids[i], &binding->out_of_range))
             continue;
         char where[192];
-        return rk_error_set(binding->error, RK_INVALID, "%s: id %lld is not below %llu rows of table '%s'",
+        return rk_error_set(binding->error, RK_INVALID, "%s: id %lld is outside the %llu rows of table '%s'",
                             place(block, feature, row_of(offsets, i), where), (long long)named->ids[i],
                             (unsigned long long)table->num_embeddings, table->name);
     }

@@ -233,13 +233,13 @@ Test(request, ids_outside_follow_their_tables_policy)
         struct rk_named_request named = good(2);
         bags_of(&named.candidates, 0)->ids[7] = outside[i];
         char text[128];
-        snprintf(text, sizeof text, "feature 'f1', candidate 3: id %lld is not below 100 rows of table 't0'",
+        snprintf(text, sizeof text, "feature 'f1', candidate 3: id %lld is outside the 100 rows of table 't0'",
                  (long long)outside[i]);
         expect_refusal(&named, RK_INVALID, text);
     }
     struct rk_named_request named = good(2);
     bags_of(&named.context, 0)->ids[0] = 100;
-    expect_refusal(&named, RK_INVALID, "feature 'f0': id 100 is not below 100 rows");
+    expect_refusal(&named, RK_INVALID, "feature 'f0': id 100 is outside the 100 rows");
     named = good(2);
     bags_of(&named.context, 1)->ids[0] = 103;
     bags_of(&named.context, 1)->ids[1] = -1;
