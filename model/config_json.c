@@ -45,30 +45,22 @@ static bool read_tables(const struct rk_json_at *root, struct rk_config *config)
 
 static bool read_interaction(const struct rk_json_at *root, struct rk_config *config)
 {
-    static const char *const dot_keys[] = {"op", "pairs", "self", NULL};
-    static const char *const cat_keys[] = {"op", NULL};
     static const char *const dcn_keys[] = {"op", "layers", "rank", "weights", NULL};
     struct rk_interaction_spec *interaction = &config->spec.interaction;
     struct rk_json_at at, field;
-    if (!rk_json_get(root, "interaction", &at) || !rk_spec_json_interaction_op(&at, interaction))
+    if (!rk_spec_json_interaction(root, &at, interaction))
         return false;
-    uint64_t layers, rank;
-    switch (interaction->op) {
-    case RK_INTERACTION_DOT:
-        return rk_json_object(&at, dot_keys) && rk_spec_json_dot(&at, interaction);
-    case RK_INTERACTION_CAT:
-        return rk_json_object(&at, cat_keys);
-    case RK_INTERACTION_DCN_V2:
-        if (!rk_json_object(&at, dcn_keys) || !rk_json_get(&at, "layers", &field) ||
-            !rk_json_uint(&field, 1, RK_MAX_LAYERS, &layers) || !rk_json_get(&at, "rank", &field) ||
-            !rk_json_uint(&field, 1, RK_MAX_WIDTH, &rank) || !rk_json_get(&at, "weights", &field) ||
-            !rk_json_string(&field, &config->cross))
-            return false;
-        interaction->num_cross = (uint32_t)layers;
-        interaction->rank = (uint32_t)rank;
+    if (interaction->op != RK_INTERACTION_DCN_V2)
         return true;
-    }
-    return false;
+    uint64_t layers, rank;
+    if (!rk_json_object(&at, dcn_keys) || !rk_json_get(&at, "layers", &field) ||
+        !rk_json_uint(&field, 1, RK_MAX_LAYERS, &layers) || !rk_json_get(&at, "rank", &field) ||
+        !rk_json_uint(&field, 1, RK_MAX_WIDTH, &rank) || !rk_json_get(&at, "weights", &field) ||
+        !rk_json_string(&field, &config->cross))
+        return false;
+    interaction->num_cross = (uint32_t)layers;
+    interaction->rank = (uint32_t)rank;
+    return true;
 }
 
 static bool read_config(const struct rk_json_at *root, struct rk_config *config)

@@ -177,20 +177,10 @@ static bool read_cross(const struct rk_json_at *at, struct rk_interaction_spec *
 
 static bool read_interaction(const struct rk_json_at *root, struct rk_interaction_spec *interaction)
 {
-    static const char *const dot_keys[] = {"op", "pairs", "self", NULL};
-    static const char *const cat_keys[] = {"op", NULL};
     struct rk_json_at at;
-    if (!rk_json_get(root, "interaction", &at) || !rk_spec_json_interaction_op(&at, interaction))
+    if (!rk_spec_json_interaction(root, &at, interaction))
         return false;
-    switch (interaction->op) {
-    case RK_INTERACTION_DOT:
-        return rk_json_object(&at, dot_keys) && rk_spec_json_dot(&at, interaction);
-    case RK_INTERACTION_CAT:
-        return rk_json_object(&at, cat_keys);
-    case RK_INTERACTION_DCN_V2:
-        return read_cross(&at, interaction);
-    }
-    return false;
+    return interaction->op != RK_INTERACTION_DCN_V2 || read_cross(&at, interaction);
 }
 
 /* Comes first: a newer version may mean anything by the fields that follow. */

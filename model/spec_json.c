@@ -102,24 +102,38 @@ bool rk_spec_json_features(const struct rk_json_at *root, struct rk_model_spec *
     return true;
 }
 
-bool rk_spec_json_interaction_op(const struct rk_json_at *at, struct rk_interaction_spec *interaction)
+static bool read_dot(const struct rk_json_at *at, struct rk_interaction_spec *interaction)
 {
+    static const char *const keys[] = {"op", "pairs", "self", NULL};
     struct rk_json_at field;
     unsigned choice;
+    if (!rk_json_object(at, keys) || !rk_json_get(at, "pairs", &field) ||
+        !rk_json_choice(&field, rk_pairs_names, &choice))
+        return false;
+    interaction->pairs = (enum rk_pairs)choice;
+    return rk_json_get(at, "self", &field) && rk_json_bool(&field, &interaction->self);
+}
+
+bool rk_spec_json_interaction(const struct rk_json_at *root, struct rk_json_at *at,
+                              struct rk_interaction_spec *interaction)
+{
+    static const char *const cat_keys[] = {"op", NULL};
+    struct rk_json_at field;
+    unsigned choice;
+    if (!rk_json_get(root, "interaction", at))
+        return false;
     if (!json_is_object(at->value))
         return rk_json_fail(at, RK_INVALID, "must be an object");
     if (!rk_json_get(at, "op", &field) || !rk_json_choice(&field, rk_interaction_names, &choice))
         return false;
     interaction->op = (enum rk_interaction_op)choice;
-    return true;
-}
-
-bool rk_spec_json_dot(const struct rk_json_at *at, struct rk_interaction_spec *interaction)
-{
-    struct rk_json_at field;
-    unsigned choice;
-    if (!rk_json_get(at, "pairs", &field) || !rk_json_choice(&field, rk_pairs_names, &choice))
-        return false;
-    interaction->pairs = (enum rk_pairs)choice;
-    return rk_json_get(at, "self", &field) && rk_json_bool(&field, &interaction->self);
+    switch (interaction->op) {
+    case RK_INTERACTION_DOT:
+        return read_dot(at, interaction);
+    case RK_INTERACTION_CAT:
+        return rk_json_object(at, cat_keys);
+    case RK_INTERACTION_DCN_V2:
+        return true;
+    }
+    return false;
 }

@@ -13,7 +13,10 @@ extern const char *const rk_side_names[], *const rk_pooling_names[], *const rk_i
 bool rk_spec_json_names(const struct rk_json_at *root, struct rk_model_spec *spec); /* name, dense, heads */
 bool rk_spec_json_table(const struct rk_json_at *at, struct rk_table_spec *table);  /* name, rows, dim, out_of_range */
 bool rk_spec_json_features(const struct rk_json_at *root, struct rk_model_spec *spec); /* after the tables */
-bool rk_spec_json_interaction_op(const struct rk_json_at *at, struct rk_interaction_spec *interaction);
-bool rk_spec_json_dot(const struct rk_json_at *at, struct rk_interaction_spec *interaction); /* pairs, self */
+
+/* `interaction`, whole for dot and cat. dcn_v2 names its tensors differently in the two files: of it only the op is
+ * read, and *at is left on the object for the caller to read the rest. */
+bool rk_spec_json_interaction(const struct rk_json_at *root, struct rk_json_at *at,
+                              struct rk_interaction_spec *interaction);
 
 #endif
