@@ -9,39 +9,31 @@ Latency: one connection, one request at a time. A 1-candidate request should tak
 event loop) plus the engine's time for it alone (bench_engine); the ratio of the two p50s is printed. Everything is measured by turns, round after
 round against the same rankd, and medians over the rounds are compared, so that whatever else the machine does hits all alike."""
 
-import argparse
 import json
-import os
-import pathlib
 import statistics
 import subprocess
-import sys
 import tempfile
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
+import bench_common
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build", help="the build directory")
+    parser = bench_common.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=1, help="of each measurement in each round")
-    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
 def main():
     options = arguments()
-    os.environ["RANKD_BUILD"] = str(options.build)
-    sys.path.insert(0, str(SOURCE / "tests/integration"))
-    from rankd_fixture import DEMO, RANKCTL, RankdServer, repository_of
+    fixture = bench_common.fixture(options.build)
 
     def output(*command):
         return json.loads(subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout)
 
-    repository = repository_of("steam")
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as lone, RankdServer(repository) as server:
-        with open(DEMO / "requests.jsonl", encoding="utf-8") as lines:
+    repository = fixture.repository_of("steam")
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as lone, fixture.RankdServer(repository) as server:
+        with open(fixture.DEMO / "requests.jsonl", encoding="utf-8") as lines:
             for line in lines:
                 request = json.loads(line)
                 request["candidates"] = request["candidates"][:1]
@@ -49,10 +41,10 @@ def main():
         lone.flush()
 
         def bench(*words):
-            return output(RANKCTL, "--target", server.target, "bench", "--seconds", options.seconds, "--json", *words)
+            return output(fixture.RANKCTL, "--target", server.target, "bench", "--seconds", options.seconds, "--json", *words)
 
         def status():
-            return output(RANKCTL, "--target", server.target, "status", "--json")
+            return output(fixture.RANKCTL, "--target", server.target, "status", "--json")
         ranking = ("--model", "steam", "--requests", lone.name)
         bench(*ranking)  # warm
         empty, alone, compute, batches, rates = [], [], [], [], []

@@ -6,22 +6,17 @@
 The DLRM has 26 tables x 128, bottom 13-512-256-128, top 479-1024-1024-512-256-1; rankpack makes it once, in BUILD/bench. bench_engine then
 alternates the engine with the limits that it probes in the same run: the rate of a large sgemm, and a gather that only touches the rows."""
 
-import argparse
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
+import bench_common
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build", help="the build directory")
+    parser = bench_common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=100000, help="of each of the 26 tables (100000 rows are 49 MiB a table)")
     parser.add_argument("--seconds", type=float, default=1, help="measuring time of each size and probe")
-    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
@@ -37,15 +32,13 @@ def synthetic(rankpack, folder, rows):
 
 def main():
     options = arguments()
-    os.environ["RANKD_BUILD"] = str(options.build)
-    sys.path.insert(0, str(SOURCE / "tests/integration"))
-    from rankd_fixture import DEMO, RANKPACK, repository_of
+    fixture = bench_common.fixture(options.build)
 
     folder = options.build / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     models = {
-        "steam": (repository_of("steam") / "steam/1", DEMO / "requests.jsonl"),
-        "dlrm-26x128": synthetic(RANKPACK, folder, options.rows),
+        "steam": (fixture.repository_of("steam") / "steam/1", fixture.DEMO / "requests.jsonl"),
+        "dlrm-26x128": synthetic(fixture.RANKPACK, folder, options.rows),
     }
     results = {}
     for name, (package, requests) in models.items():

@@ -6,7 +6,6 @@
 h2load sends POSTs by turns to rankd (grpc.health.v1.Health/Check with the five bytes of an empty message) and to nghttpd (the same request, answered
 with a file of the size of rankd's answer). The server runs on one processor and h2load on the other; medians over the rounds are compared."""
 
-import argparse
 import json
 import os
 import pathlib
@@ -15,23 +14,21 @@ import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
+import bench_common
+
 EMPTY_MESSAGE = bytes(5)
 ANSWER_BYTES = 7  # HealthCheckResponse{SERVING} with its prefix
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build", help="the build directory")
+    parser = bench_common.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement in each round")
     parser.add_argument("--clients", type=int, default=4, help="connections")
     parser.add_argument("--streams", type=int, default=32, help="calls in flight on each connection")
-    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
@@ -96,13 +93,11 @@ def main():
     if len(processors) < 2:
         raise SystemExit("this needs two processors: one for the server, one for h2load")
     server_processor, client_processor = processors[:2]
-    os.environ["RANKD_BUILD"] = str(options.build)
-    sys.path.insert(0, str(SOURCE / "tests/integration"))
-    from rankd_fixture import RankdServer, repository_of
+    fixture = bench_common.fixture(options.build)
 
     rates = {"rankd": [], "nghttpd": []}
     with tempfile.TemporaryDirectory() as folder, \
-            RankdServer(repository_of("steam"), "--event-loops", "1", "--workers", "1") as rankd, Nghttpd(folder) as nghttpd:
+            fixture.RankdServer(fixture.repository_of("steam"), "--event-loops", "1", "--workers", "1") as rankd, Nghttpd(folder) as nghttpd:
         body = pathlib.Path(folder) / "body"
         body.write_bytes(EMPTY_MESSAGE)
         pin(rankd.pid, server_processor)

@@ -6,36 +6,30 @@
 Sends the demo's requests over 8 connections in ten equal parts and reads the server's resident memory (VmRSS) after each. The first tenth is the
 warm-up; growth is what the last reading is above it. (That a warm server calls no malloc at all is a test: test_daemon_malloc.py.)"""
 
-import argparse
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
+import bench_common
+
 PARTS = 10
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--build", type=pathlib.Path, default=SOURCE / "build", help="the build directory")
+    parser = bench_common.parser(__doc__)
     parser.add_argument("--requests", type=int, default=1000000)
-    parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
 
 def main():
     options = arguments()
-    os.environ["RANKD_BUILD"] = str(options.build)
-    sys.path.insert(0, str(SOURCE / "tests/integration"))
-    from rankd_fixture import DEMO, RANKCTL, RankdServer, repository_of
+    fixture = bench_common.fixture(options.build)
 
     readings, sent = [], 0
-    with RankdServer(repository_of("steam")) as server:
+    with fixture.RankdServer(fixture.repository_of("steam")) as server:
         for part in range(PARTS):
             while sent < (part + 1) * options.requests // PARTS:
-                bench = subprocess.run([RANKCTL, "--target", server.target, "bench", "--model", "steam", "--requests", DEMO / "requests.jsonl",
+                bench = subprocess.run([fixture.RANKCTL, "--target", server.target, "bench", "--model", "steam", "--requests", fixture.DEMO / "requests.jsonl",
                                         "--connections", "8", "--in-flight", "2", "--seconds", "1", "--json"],
                                        check=True, capture_output=True, text=True)
                 answers = json.loads(bench.stdout)["by_status"]

@@ -258,6 +258,15 @@ class RankdServer:
             print(f"rankd's log:\n{log[-4000:]}", file=sys.stderr)
 
 
+def wait_for(condition, what, seconds=20):
+    """Looks again and again until it is true; `what` says what did not come."""
+    limit = time.monotonic() + seconds * TIME_SCALE
+    while not condition():
+        if time.monotonic() > limit:
+            raise AssertionError(f"after {seconds * TIME_SCALE:g} s still not: {what}")
+        time.sleep(0.002)
+
+
 def main():
     """Instead of unittest.main(): counts go to stderr where deploy/test finds them."""
     unittest.main(verbosity=2)

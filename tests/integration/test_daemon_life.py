@@ -13,7 +13,7 @@ import unittest
 
 import grpc
 
-from rankd_fixture import (RANKD, RankdServer, Stub, TIME_SCALE, import_model, main, rank_request, repository_of, requests_of, run, scratch)
+from rankd_fixture import (RANKD, RankdServer, Stub, TIME_SCALE, import_model, main, rank_request, repository_of, requests_of, run, scratch, wait_for)
 import health_pb2
 import rankd_pb2
 
@@ -22,14 +22,6 @@ CODE = grpc.StatusCode
 
 def small(model="steam"):
     return rank_request(model, requests_of(model)[0])
-
-
-def wait_for(condition, what, seconds=20):
-    limit = time.monotonic() + seconds * TIME_SCALE
-    while not condition():
-        if time.monotonic() > limit:
-            raise AssertionError(f"after {seconds * TIME_SCALE:g} s still not: {what}")
-        time.sleep(0.005)
 
 
 def rank_code(server, model="steam"):

@@ -67,45 +67,62 @@ def mixed_requests():
     return mixed
 
 
+class CountedServer(RankdServer):
+    """A rankd whose allocations are counted."""
+
+    def __init__(self, *options):
+        self.path = scratch("malloc") / "count"
+        self.path.write_bytes(bytes(16))
+        super().__init__(repository_of("steam"), "--scrub-interval-s", 0, *options,
+                         env={"LD_PRELOAD": str(COUNTER), "RANKD_MALLOC_COUNT": str(self.path)})
+
+    def __enter__(self):
+        with open(self.path, "r+b") as file:
+            self.page = mmap.mmap(file.fileno(), 16)
+        return super().__enter__()
+
+    def allocations(self):
+        return struct.unpack("=Q", self.page[:8])[0]
+
+    def name_callers(self, on):
+        """Whether the log says who allocates."""
+        self.page[8:16] = struct.pack("=Q", on)
+
+
 @unittest.skipIf(SANITIZED, "a sanitizer has its own malloc")
 class TestMalloc(unittest.TestCase):
-    def test_a_warm_server_answers_without_malloc(self):
-        path = scratch("malloc") / "count"
-        path.write_bytes(bytes(16))
-        env = {"LD_PRELOAD": str(COUNTER), "RANKD_MALLOC_COUNT": str(path)}
-        with RankdServer(repository_of("steam"), "--scrub-interval-s", 0, env=env) as server, open(path, "r+b") as file:
-            page = mmap.mmap(file.fileno(), 16)
-
-            def allocations():
-                return struct.unpack("=Q", page[:8])[0]
-            self.assertGreater(allocations(), 100, "the counter does not count")
+    def expect_no_allocation(self, *options):
+        with CountedServer(*options) as server:
+            self.assertGreater(server.allocations(), 100, "the counter does not count")
             requests, clients = mixed_requests(), Clients(server.target)
             clients.burst(requests, 40)
             clients.run(requests, 1000)
-            warm = allocations()
-            page[8:16] = struct.pack("=Q", 1)  # from now on the log says who allocates
+            warm = server.allocations()
+            server.name_callers(True)
             clients.run(requests, 500)
-            page[8:16] = bytes(8)
-            after = allocations()
+            server.name_callers(False)
+            after = server.allocations()
             clients.close()
             self.assertEqual(after - warm, 0, f"{after - warm} allocations during {500 * CHANNELS} requests, {warm} before them:\n{server.log()[-8000:]}")
 
+    def test_a_warm_server_answers_without_malloc(self):
+        self.expect_no_allocation()
+
+    def test_neither_do_its_workers_need_any(self):
+        self.expect_no_allocation("--in-place-us", 0)
+
     def test_a_new_connection_to_a_warm_server_costs_little(self):
-        path = scratch("malloc") / "count"
-        path.write_bytes(bytes(16))
-        env = {"LD_PRELOAD": str(COUNTER), "RANKD_MALLOC_COUNT": str(path)}
-        with RankdServer(repository_of("steam"), "--scrub-interval-s", 0, env=env) as server, open(path, "r+b") as file:
-            page = mmap.mmap(file.fileno(), 16)
+        with CountedServer() as server:
             requests = mixed_requests()[:5]
             for _ in range(3):
                 clients = Clients(server.target)
                 clients.run(requests, 20)
                 clients.close()
-            before = struct.unpack("=Q", page[:8])[0]
+            before = server.allocations()
             clients = Clients(server.target)
             clients.run(requests, 20)
             clients.close()
-            after = struct.unpack("=Q", page[:8])[0]
+            after = server.allocations()
             self.assertLessEqual((after - before) / CHANNELS, 32, f"{(after - before) / CHANNELS} allocations per connection")
 
 

@@ -3,12 +3,11 @@
 
 import json
 import random
-import time
 import unittest
 
 import grpc
 
-from rankd_fixture import (RankdServer, TIME_SCALE, expected_of, main, rank_request, repository_of, requests_of, seed)
+from rankd_fixture import (RankdServer, TIME_SCALE, expected_of, main, rank_request, repository_of, requests_of, seed, wait_for)
 import health_pb2
 import rankd_pb2
 
@@ -24,14 +23,6 @@ def big_request(candidates, **fields):
 
 def status(server):
     return server.stub.GetStatus(rankd_pb2.StatusRequest(), timeout=10 * TIME_SCALE)
-
-
-def wait_for(condition, what, seconds=20):
-    limit = time.monotonic() + seconds * TIME_SCALE
-    while not condition():
-        if time.monotonic() > limit:
-            raise AssertionError(f"after {seconds * TIME_SCALE:g} s still not: {what}")
-        time.sleep(0.002)
 
 
 class TestAnswers(unittest.TestCase):
