@@ -259,8 +259,10 @@ class TestInPlace(unittest.TestCase):
             self.assertLessEqual(max(abs(x - y) for x, y in zip(a, b, strict=True)), self.CLOSE)
 
     def test_small_requests_do_not_wait_behind_large_ones(self):
-        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000) as server:
-            large = [server.stub.Rank.future(big_request(20000), timeout=120 * TIME_SCALE) for _ in range(12)]
+        # The worker takes one candidate at a time, so that it is busy for long after the last large request has arrived.
+        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000, "--max-batch", 1) as server:
+            request = big_request(20000)
+            large = [server.stub.Rank.future(request, timeout=120 * TIME_SCALE) for _ in range(40)]
             wait_for(lambda: status(server).batches > 0, "the worker has begun")
             server.stub.Rank(big_request(1), timeout=60 * TIME_SCALE)
             self.assertFalse(all(call.done() for call in large), "the large requests were done before the small one")
