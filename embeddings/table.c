@@ -27,38 +27,11 @@ struct rk_table {
     struct rk_mapped_file **files; /* [num_shards] */
 };
 
-static const struct {
-    const char *name;
-    uint32_t element_bytes;
-} formats[RK_ROW_FORMAT_COUNT] = {
-    [RK_ROWS_F32] = {"fp32", 4},
-};
-
 static const char *const policies[RK_OUT_OF_RANGE_COUNT] = {
     [RK_OUT_OF_RANGE_REJECT] = "reject",
     [RK_OUT_OF_RANGE_MODULO] = "modulo",
     [RK_OUT_OF_RANGE_DEFAULT] = "default_row",
 };
-
-const char *rk_row_format_name(enum rk_row_format format)
-{
-    return (unsigned)format < RK_ROW_FORMAT_COUNT ? formats[format].name : "unknown";
-}
-
-bool rk_row_format_parse(const char *name, enum rk_row_format *format)
-{
-    for (int f = 0; f < RK_ROW_FORMAT_COUNT; f++)
-        if (strcmp(name, formats[f].name) == 0) {
-            *format = (enum rk_row_format)f;
-            return true;
-        }
-    return false;
-}
-
-uint64_t rk_row_bytes(enum rk_row_format format, uint32_t embedding_dim)
-{
-    return (uint64_t)formats[format].element_bytes * embedding_dim;
-}
 
 const char *rk_out_of_range_name(enum rk_out_of_range policy)
 {

@@ -13,12 +13,7 @@
 #include "embeddings/mapped_file.h"
 #include "quant/base/status.h"
 #include "quant/kernels.h"
-
-enum rk_row_format { RK_ROWS_F32, RK_ROW_FORMAT_COUNT };
-const char *rk_row_format_name(enum rk_row_format format); /* "fp32" */
-bool rk_row_format_parse(const char *name, enum rk_row_format *format);
-/* Bytes of one row of `dim` elements. */
-uint64_t rk_row_bytes(enum rk_row_format format, uint32_t embedding_dim);
+#include "quant/rows.h"
 
 /* What happens to an id that is negative or not below num_embeddings. Counted in every case. */
 enum rk_out_of_range {
@@ -36,16 +31,34 @@ struct rk_shard_spec {
     uint64_t xxh3; /* of the whole file */
 };
 
+/* A pruned table stores only some of its rows, in order, and behind them one row more, which stands for all that were
+ * dropped. Which ones it keeps is a file of 64-byte blocks, one for every RK_KEPT_BLOCK rows: a little-endian 64-bit
+ * count of the rows kept before the block, then 448 bits, the lowest bit of the first byte for the block's first row.
+ */
+#define RK_KEPT_BLOCK 448u
+struct rk_kept_spec {
+    const char *file;  /* one path component; NULL: the table keeps all its rows */
+    uint64_t num_rows; /* kept, not counting the one more */
+    uint64_t xxh3;     /* of the file */
+};
+
 struct rk_table_spec {
     const char *name;
     uint64_t num_embeddings;
     uint32_t embedding_dim;
     enum rk_row_format format;
     enum rk_out_of_range out_of_range;
-    uint64_t default_row;               /* for RK_OUT_OF_RANGE_DEFAULT */
-    const struct rk_shard_spec *shards; /* in row order, covering every row exactly once */
+    uint64_t default_row; /* for RK_OUT_OF_RANGE_DEFAULT */
+    struct rk_kept_spec kept;
+    const struct rk_shard_spec *shards; /* in row order, covering every stored row exactly once */
     uint32_t num_shards;
 };
+
+/* Rows that the shards hold. */
+static inline uint64_t rk_table_spec_stored_rows(const struct rk_table_spec *spec)
+{
+    return spec->kept.file != NULL ? spec->kept.num_rows + 1 : spec->num_embeddings;
+}
 
 struct rk_table;
 

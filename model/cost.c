@@ -27,9 +27,9 @@ static void add_interaction(const struct rk_model_spec *spec, struct rk_model_co
     }
     for (uint32_t k = 0; k < interaction->num_cross; k++) {
         const struct rk_cross_spec *cross = &interaction->cross[k];
-        uint64_t elements = tensor_elements(&cross->v) + tensor_elements(&cross->w);
+        uint64_t elements = tensor_elements(&cross->v.weight) + tensor_elements(&cross->w.weight);
         cost->multiply_adds += elements + widths.top_in; /* and x0 * y */
-        cost->weight_bytes += sizeof(float) * (elements + tensor_elements(&cross->bias));
+        cost->weight_bytes += sizeof(float) * (elements + tensor_elements(&cross->w.bias));
     }
 }
 

@@ -161,7 +161,9 @@ static enum rk_status draft_cross(struct drafting *d)
             const char *part;
             uint32_t rank;
             struct rk_tensor_spec *place;
-        } parts[] = {{"V_kernels", 2, &cross[k].v}, {"W_kernels", 2, &cross[k].w}, {"bias", 1, &cross[k].bias}};
+        } parts[] = {{"V_kernels", 2, &cross[k].v.weight},
+                     {"W_kernels", 2, &cross[k].w.weight},
+                     {"bias", 1, &cross[k].w.bias}};
         for (size_t p = 0; p < 3; p++) {
             char field[64];
             snprintf(field, sizeof field, "interaction layer %u", k);

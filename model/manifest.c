@@ -165,8 +165,8 @@ static bool read_cross(const struct rk_json_at *at, struct rk_interaction_spec *
         return false;
     for (size_t i = 0; i < count; i++) {
         struct rk_json_at item = rk_json_item(&field, i);
-        if (!rk_json_object(&item, layer_keys) || !read_tensor(&item, "v", 2, &cross[i].v) ||
-            !read_tensor(&item, "w", 2, &cross[i].w) || !read_tensor(&item, "bias", 1, &cross[i].bias))
+        if (!rk_json_object(&item, layer_keys) || !read_tensor(&item, "v", 2, &cross[i].v.weight) ||
+            !read_tensor(&item, "w", 2, &cross[i].w.weight) || !read_tensor(&item, "bias", 1, &cross[i].w.bias))
             return false;
     }
     interaction->cross = cross;
@@ -363,9 +363,9 @@ static json_t *interaction(const struct rk_interaction_spec *spec, bool *failed)
         json_t *layers = json_array();
         for (uint32_t k = 0; k < spec->num_cross; k++) {
             json_t *layer = json_object();
-            put(layer, "v", tensor(&spec->cross[k].v, false, failed), failed);
-            put(layer, "w", tensor(&spec->cross[k].w, false, failed), failed);
-            put(layer, "bias", tensor(&spec->cross[k].bias, true, failed), failed);
+            put(layer, "v", tensor(&spec->cross[k].v.weight, false, failed), failed);
+            put(layer, "w", tensor(&spec->cross[k].w.weight, false, failed), failed);
+            put(layer, "bias", tensor(&spec->cross[k].w.bias, true, failed), failed);
             add(layers, layer, failed);
         }
         put(object, "rank", number(spec->rank), failed);

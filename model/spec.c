@@ -257,11 +257,11 @@ static enum rk_status check_cross(const struct rk_interaction_spec *interaction,
     enum rk_status status = RK_OK;
     for (uint32_t k = 0; status == RK_OK && k < interaction->num_cross; k++) {
         const struct rk_cross_spec *cross = &interaction->cross[k];
-        status = check_shape(&cross->v, interaction->rank, width, "interaction.cross", k, "v", error);
+        status = check_shape(&cross->v.weight, interaction->rank, width, "interaction.cross", k, "v", error);
         if (status == RK_OK)
-            status = check_shape(&cross->w, width, interaction->rank, "interaction.cross", k, "w", error);
+            status = check_shape(&cross->w.weight, width, interaction->rank, "interaction.cross", k, "w", error);
         if (status == RK_OK)
-            status = check_shape(&cross->bias, 1, width, "interaction.cross", k, "bias", error);
+            status = check_shape(&cross->w.bias, 1, width, "interaction.cross", k, "bias", error);
     }
     return status;
 }
@@ -361,9 +361,9 @@ static size_t list_tensors(const struct rk_model_spec *spec, struct tensor_use *
     size_t count = list_mlp(&spec->bottom, "bottom_mlp", uses);
     for (uint32_t k = 0; k < spec->interaction.num_cross; k++) {
         const struct rk_cross_spec *cross = &spec->interaction.cross[k];
-        uses[count++] = (struct tensor_use){&cross->v, "interaction.cross", "v", k};
-        uses[count++] = (struct tensor_use){&cross->w, "interaction.cross", "w", k};
-        uses[count++] = (struct tensor_use){&cross->bias, "interaction.cross", "bias", k};
+        uses[count++] = (struct tensor_use){&cross->v.weight, "interaction.cross", "v", k};
+        uses[count++] = (struct tensor_use){&cross->w.weight, "interaction.cross", "w", k};
+        uses[count++] = (struct tensor_use){&cross->w.bias, "interaction.cross", "bias", k};
     }
     return count + list_mlp(&spec->top, "top_mlp", uses + count);
 }

@@ -9,6 +9,7 @@
 #include "embeddings/table.h"
 #include "quant/base/arena.h"
 #include "quant/base/status.h"
+#include "quant/dense.h"
 
 /* Bounds that every model keeps, so that no product of them overflows 64 bits. */
 #define RK_MAX_TABLES     4096u
@@ -32,15 +33,20 @@ struct rk_feature_spec {
     bool weighted;
 };
 
-/* A dense matrix or vector in the weights file: float32, row-major, starting at a multiple of 64 bytes. */
+/* A dense matrix or vector in the weights file: row-major, starting at a multiple of 64 bytes. Weights are in the
+ * format of their layer, everything else is float32. */
 struct rk_tensor_spec {
     uint32_t rows, columns; /* a bias has rows = 1 */
     uint64_t offset;        /* bytes from the start of the weights file */
 };
 
-/* y = W x + b with W [out, in]. */
+/* y = W x + b with W [out, in], in one of the dense formats (quant/dense.h). */
 struct rk_linear_spec {
-    struct rk_tensor_spec weight, bias;
+    struct rk_tensor_spec weight, bias; /* bias [1, out]; rows = 0: there is none (V of a cross layer) */
+    enum rk_dense_format format;
+    struct rk_tensor_spec scale; /* int8: [1, out] */
+    bool calibrated; /* int8: inputs are taken to lie in [low, high]; otherwise each row has its own range */
+    float low, high;
 };
 
 struct rk_mlp_spec {
@@ -53,13 +59,16 @@ enum rk_pairs { RK_PAIRS_TRIL, RK_PAIRS_TRIU };
 
 /* One low-rank cross layer: x = x0 * (W (V x) + b) + x (DCN-V2, https://arxiv.org/abs/2008.13535, section 3). */
 struct rk_cross_spec {
-    struct rk_tensor_spec v, w, bias; /* [rank, width], [width, rank], [1, width] */
+    struct rk_linear_spec v, w; /* V [rank, width] without bias, W [width, rank] with b */
 };
 
 struct rk_interaction_spec {
     enum rk_interaction_op op;
-    enum rk_pairs pairs;               /* dot: row by row, tril takes j < i, triu takes j > i */
-    bool self;                         /* dot: adds i = j */
+    enum rk_pairs pairs; /* dot: row by row, tril takes j < i, triu takes j > i */
+    bool self;           /* dot: adds i = j */
+    enum rk_dense_format
+        format; /* dot: in what the vectors are multiplied; int8: each vector symmetric, scale max / 127
+                 */
     const struct rk_cross_spec *cross; /* dcn_v2 */
     uint32_t num_cross, rank;
 };

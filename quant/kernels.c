@@ -17,7 +17,7 @@ static const struct rk_kernel_variant variants[] = {RK_KERNELS(ROW)};
 
 enum { NUM_VARIANTS = sizeof variants / sizeof variants[0] };
 
-static const char *const isa_names[RK_ISA_COUNT] = {"scalar", "avx2", "avx512"};
+static const char *const isa_names[RK_ISA_COUNT] = {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
 
 static struct {
     pthread_once_t once;
@@ -46,9 +46,14 @@ static int machine_has(enum rk_isa isa)
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (isa == RK_ISA_AVX2)
         return avx2;
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (isa == RK_ISA_AVX512)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        return avx512;
+    if (isa == RK_ISA_AVX512_VNNI)
+        return avx512 && __builtin_cpu_supports("avx512vnni");
+    if (isa == RK_ISA_AVX512_BF16)
+        return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
     return 0;
 }

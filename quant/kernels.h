@@ -22,9 +22,10 @@ struct rk_kernels {
     rk_dot_f32_fn *dot_f32;
 };
 
-enum rk_isa { RK_ISA_SCALAR, RK_ISA_AVX2, RK_ISA_AVX512, RK_ISA_COUNT };
+/* In the order in which they override one another. "avx512" is F, BW, DQ and VL. */
+enum rk_isa { RK_ISA_SCALAR, RK_ISA_AVX2, RK_ISA_AVX512, RK_ISA_AVX512_VNNI, RK_ISA_AVX512_BF16, RK_ISA_COUNT };
 
-const char *rk_isa_name(enum rk_isa isa); /* "scalar", "avx2", "avx512" */
+const char *rk_isa_name(enum rk_isa isa); /* "scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16" */
 
 /* One variant of one kernel, as tests and benchmarks see it. */
 struct rk_kernel_variant {
@@ -37,7 +38,7 @@ struct rk_kernel_variant {
 /* All variants that were built in, scalar first; *count is their number. */
 const struct rk_kernel_variant *rk_kernel_variants(size_t *count);
 
-/* Can this machine run it, after the mask of RANKD_CPU ("scalar", "avx2", "avx512": the highest set allowed)? */
+/* Can this machine run it, after the mask of RANKD_CPU (a name of a set: the highest one allowed)? */
 int rk_isa_usable(enum rk_isa isa);
 
 /* The chosen kernels. The first call chooses; safe from any thread. */

@@ -101,9 +101,9 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
         width = bottom_out + (shape->self ? n * (n + 1) / 2 : n * (n - 1) / 2);
     const bool cross = shape->op == RK_INTERACTION_DCN_V2;
     for (uint32_t k = 0; cross && k < shape->num_cross; k++) {
-        model->cross[k].v = place(model, shape->rank, width);
-        model->cross[k].w = place(model, width, shape->rank);
-        model->cross[k].bias = place(model, 1, width);
+        model->cross[k].v.weight = place(model, shape->rank, width);
+        model->cross[k].w.weight = place(model, width, shape->rank);
+        model->cross[k].w.bias = place(model, 1, width);
     }
     model->spec.interaction = (struct rk_interaction_spec){
         .op = shape->op,
@@ -147,9 +147,9 @@ void small_model_open(struct rk_model *model, struct random *random)
     fill_mlp(model, &spec->bottom, random);
     fill_mlp(model, &spec->top, random);
     for (uint32_t k = 0; k < spec->interaction.num_cross; k++) {
-        fill(model, &model->cross[k].v, random);
-        fill(model, &model->cross[k].w, random);
-        fill(model, &model->cross[k].bias, random);
+        fill(model, &model->cross[k].v.weight, random);
+        fill(model, &model->cross[k].w.weight, random);
+        fill(model, &model->cross[k].w.bias, random);
     }
     for (uint32_t t = 0; t < spec->num_tables; t++) {
         const struct rk_table_spec *table = &spec->tables[t];

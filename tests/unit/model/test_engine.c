@@ -112,9 +112,9 @@ static const double *plain_logits(const struct rk_model *model, const struct rk_
     }
     for (uint32_t k = 0; k < spec->interaction.num_cross; k++) {
         const struct rk_cross_spec *cross = &spec->interaction.cross[k];
-        const double *y = multiply(model, &cross->w, multiply(model, &cross->v, in));
+        const double *y = multiply(model, &cross->w.weight, multiply(model, &cross->v.weight, in));
         for (uint32_t i = 0; i < width; i++)
-            in[i] += x0[i] * (y[i] + weight_at(model, &cross->bias, 0, i));
+            in[i] += x0[i] * (y[i] + weight_at(model, &cross->w.bias, 0, i));
     }
     return plain_mlp(model, &spec->top, false, in);
 }

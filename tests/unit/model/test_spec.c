@@ -209,9 +209,9 @@ Test(spec, the_interaction_fits_its_inputs)
     REFUSED(model.spec.interaction.rank, 5, "interaction.cross[0].v is [4, 40] where [5, 40] fits");
     REFUSED(model.spec.interaction.rank, UINT32_MAX, "interaction.rank");
     REFUSED(model.spec.interaction.num_cross, 0, "dcn_v2 has 0 layers");
-    REFUSED(model.cross[1].w.rows, 39, "interaction.cross[1].w");
-    REFUSED(model.cross[1].bias.columns, 39, "interaction.cross[1].bias");
-    REFUSED(model.cross[1].v.columns, 39, "interaction.cross[1].v");
+    REFUSED(model.cross[1].w.weight.rows, 39, "interaction.cross[1].w");
+    REFUSED(model.cross[1].w.bias.columns, 39, "interaction.cross[1].bias");
+    REFUSED(model.cross[1].v.weight.columns, 39, "interaction.cross[1].v");
 }
 
 Test(spec, an_interaction_of_nothing_is_refused)

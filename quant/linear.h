@@ -1,0 +1,70 @@
+/* Linear layers with packed weights: y = act(x W^T + b), in one of the dense formats (quant/dense.h).
+ *
+ * A layer is packed once, when its model is loaded, into the order in which this machine's kernels read it, and is
+ * immutable from then on: any number of threads may run it. Every output element is one chain of operations in a fixed
+ * order, the same on every instruction set and for every number of rows: a candidate's score does not depend on what
+ * shares its batch.
+ *
+ * Packed layout, for all formats: panels of 16 output channels, each [groups][16 channels][4 bytes], where a group is
+ * what 4 bytes of input hold: 1 float32, 2 bfloat16 or 4 bytes. Missing channels and inputs are zeros. */
+#ifndef RANKD_QUANT_LINEAR_H
+#define RANKD_QUANT_LINEAR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "quant/base/status.h"
+#include "quant/dense.h"
+
+struct rk_linear;
+
+/* A layer as a package stores it; read only while the layer is being packed. */
+struct rk_linear_source {
+    enum rk_dense_format format;
+    uint32_t in, out;      /* int8: in <= RK_DENSE_INT8_MAX_IN */
+    const void *weight;    /* [out][in] elements of the format */
+    const float *scale;    /* int8: [out] */
+    const float *bias;     /* [out], or NULL: zeros */
+    const uint32_t *order; /* [columns]: column c of the input is multiplied by column order[c] of weight;
+                              RK_LINEAR_NO_COLUMN by zero. NULL: columns = in, in their own order */
+    uint32_t columns;
+    bool calibrated; /* int8: the inputs' range is fixed */
+    float low, high; /* low <= 0 <= high, low < high */
+};
+#define RK_LINEAR_NO_COLUMN UINT32_MAX
+
+enum rk_status rk_linear_create(const struct rk_linear_source *source, struct rk_linear **linear,
+                                struct rk_error *error);
+void rk_linear_destroy(struct rk_linear *linear);
+
+uint32_t rk_linear_columns(const struct rk_linear *linear); /* of the input */
+uint32_t rk_linear_out(const struct rk_linear *linear);
+enum rk_dense_format rk_linear_format(const struct rk_linear *linear);
+size_t rk_linear_bytes(const struct rk_linear *linear); /* of memory held */
+
+/* Rows of activations in the format of the layer that reads them. */
+struct rk_matrix {
+    void *values;     /* row r begins at values + r * row_bytes; 64-byte aligned */
+    size_t row_bytes; /* a multiple of 64, at least rk_matrix_row_bytes(); what lies past the last column is zero, or
+                         for int8 anything */
+    float *scales;    /* int8: [rows]; x = scales[r] * (q - zeros[r]). Unused for a calibrated layer */
+    int32_t *zeros;   /* int8: [rows] */
+};
+size_t rk_matrix_row_bytes(enum rk_dense_format format, uint32_t columns);
+
+/* Brings float rows x[rows][columns], x_stride floats apart, into the format that `linear` reads. Fills the padding. */
+void rk_linear_input(const struct rk_linear *linear, const float *x, size_t x_stride, uint32_t rows,
+                     struct rk_matrix *to);
+
+/* y = x W^T + b, with ReLU if asked (NaN stays NaN). `next` is the layer that will read y: y is written in its format,
+ * columns in order, padding filled. With next NULL y is float32 with any row_bytes that is a multiple of 4 and nothing
+ * is padded. scratch: rk_linear_scratch_floats() floats per row, 64-byte aligned. x, y and scratch must not overlap. */
+void rk_linear_run(const struct rk_linear *linear, const struct rk_matrix *x, uint32_t rows, bool relu,
+                   const struct rk_linear *next, float *scratch, struct rk_matrix *y);
+size_t rk_linear_scratch_floats(const struct rk_linear *linear, const struct rk_linear *next);
+
+/* Asks for the first bytes of the packed weights to be brought into cache, before a batch reaches the layer. */
+void rk_linear_prefetch(const struct rk_linear *linear);
+
+#endif
