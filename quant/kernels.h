@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "quant/gram.h"
+
 /* out[dim] = sum over i < count of weights[i] * rows[i][0..dim), or the plain sum when weights is NULL.
  * count may be 0 (out becomes zero). Rows and out need no alignment beyond that of float. out may be one of the rows,
  * so that a sum can take part in the next one. */
@@ -20,6 +22,9 @@ typedef float rk_dot_f32_fn(const float *a, const float *b, size_t dim);
 struct rk_kernels {
     rk_pool_f32_fn *pool_f32;
     rk_dot_f32_fn *dot_f32;
+    rk_gram_f32_fn *gram_f32;
+    rk_gram_bf16_fn *gram_bf16;
+    rk_gram_int8_fn *gram_int8;
 };
 
 /* In the order in which they override one another. "avx512" is F, BW, DQ and VL. */

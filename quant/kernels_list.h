@@ -8,7 +8,10 @@
 
 #define RK_KERNELS_SCALAR(X)                                                                                           \
     X(pool_f32, scalar, SCALAR)                                                                                        \
-    X(dot_f32, scalar, SCALAR)
+    X(dot_f32, scalar, SCALAR)                                                                                         \
+    X(gram_f32, scalar, SCALAR)                                                                                        \
+    X(gram_bf16, scalar, SCALAR)                                                                                       \
+    X(gram_int8, scalar, SCALAR)
 
 #ifdef RANKD_ISA_X86
 #define RK_KERNELS_X86(X)                                                                                              \

@@ -180,11 +180,12 @@ static void describe_in_child(const char *mask, char *text, size_t size)
 
 Test(kernels, rankd_cpu_bounds_the_instruction_sets)
 {
-    char text[256];
+    char text[1024];
     describe_in_child("scalar", text, sizeof text);
-    cr_assert_str_eq(text, "pool_f32=scalar dot_f32=scalar");
+    cr_assert_not_null(strstr(text, "pool_f32=scalar dot_f32=scalar"), "%s", text);
+    cr_assert_null(strstr(text, "avx"), "%s", text);
     describe_in_child("avx2", text, sizeof text);
     cr_assert_null(strstr(text, "avx512"), "%s", text);
     if (rk_isa_usable(RK_ISA_AVX2))
-        cr_assert_str_eq(text, "pool_f32=avx2 dot_f32=avx2");
+        cr_assert_not_null(strstr(text, "pool_f32=avx2 dot_f32=avx2"), "%s", text);
 }
