@@ -16,6 +16,7 @@
 #include "embeddings/mapped_file.h"
 #include "model/json_read.h"
 #include "quant/base/checked.h"
+#include "quant/minifloat.h"
 
 #define INDEX_SUFFIX    ".json"
 #define MAX_INDEX_BYTES (256u << 20)
@@ -394,25 +395,6 @@ bool rk_safetensors_damaged(const struct rk_safetensors *set)
     return false;
 }
 
-static float from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* IEEE binary16: 1 sign, 5 exponent, 10 fraction bits. Every value is a float32 too. */
-static float from_half(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = (half >> 10) & 31u, fraction = half & 1023u;
-    if (exponent == 31)
-        return from_bits(sign | 0x7f800000u | fraction << 13);
-    if (exponent > 0)
-        return from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13);
-    float value = (float)fraction * 0x1p-24f; /* zero and subnormals */
-    return sign != 0 ? -value : value;
-}
-
 uint64_t rk_tensor_read(const struct rk_tensor *tensor, uint64_t first, uint64_t count, float *values)
 {
     const unsigned char *data = tensor->data;
@@ -422,7 +404,7 @@ uint64_t rk_tensor_read(const struct rk_tensor *tensor, uint64_t first, uint64_t
         case RK_DTYPE_F32: {
             uint32_t bits;
             memcpy(&bits, data + 4 * at, sizeof bits);
-            values[i] = from_bits(le32toh(bits));
+            values[i] = rk_f32_from_bits(le32toh(bits));
             break;
         }
         case RK_DTYPE_F64: {
@@ -441,7 +423,7 @@ uint64_t rk_tensor_read(const struct rk_tensor *tensor, uint64_t first, uint64_t
             uint16_t bits;
             memcpy(&bits, data + 2 * at, sizeof bits);
             bits = le16toh(bits);
-            values[i] = tensor->dtype == RK_DTYPE_F16 ? from_half(bits) : from_bits((uint32_t)bits << 16);
+            values[i] = tensor->dtype == RK_DTYPE_F16 ? rk_f16_to_f32(bits) : rk_f32_from_bits((uint32_t)bits << 16);
             break;
         }
         case RK_DTYPE_OTHER:
