@@ -18,7 +18,9 @@
     X(pool_f32, avx2, AVX2)                                                                                            \
     X(dot_f32, avx2, AVX2)                                                                                             \
     X(pool_f32, avx512, AVX512)                                                                                        \
-    X(dot_f32, avx512, AVX512)
+    X(dot_f32, avx512, AVX512)                                                                                         \
+    X(gram_f32, avx512, AVX512)                                                                                        \
+    X(gram_bf16, avx512_bf16, AVX512_BF16)
 #else
 #define RK_KERNELS_X86(X)
 #endif

@@ -1,0 +1,277 @@
+/* How fast the pairwise dot products of candidates are, and how far that is from what the multipliers can do.
+ *
+ *   bench_interaction [--seconds 2] [--json]
+ *
+ * Every usable variant of every format runs over the vectors of 32 candidates, which stay in the caches of one core.
+ * By turns, round after round, with the probes: loops of nothing but multiply-adds on registers (float32 FMA,
+ * VDPBF16PS, VPDPBUSD), whose rate is the peak. Medians over the rounds are printed:
+ *
+ *   us         per candidate
+ *   x peak     that, over the time that the multiply-adds of the triangle take at the peak
+ */
+#include <getopt.h>
+#include <immintrin.h>
+#include <jansson.h>
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "quant/dense.h"
+#include "quant/kernels_list.h"
+
+enum { CANDIDATES = 32, ROUNDS = 25, MAX_CASES = 64, PROBE_STEPS = 20000, PROBE_SUMS = 12 };
+
+static const struct shape {
+    uint32_t count, dim, first;
+} shapes[] = {{27, 128, 0}, {27, 128, 13}, {40, 64, 0}, {9, 32, 0}, {7, 16, 0}};
+
+/* ---- probes ---- */
+
+#define PROBE(name, isa, type, zero, step)                                                                             \
+    __attribute__((target(isa), noinline)) static void name(void)                                                      \
+    {                                                                                                                  \
+        type s0 = zero, s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0,     \
+             s11 = s0, x = s0;                                                                                         \
+        __asm__ volatile("" : "+v"(x));                                                                                \
+        for (int i = 0; i < PROBE_STEPS; i++) {                                                                        \
+            s0 = step(s0), s1 = step(s1), s2 = step(s2), s3 = step(s3), s4 = step(s4), s5 = step(s5), s6 = step(s6),   \
+            s7 = step(s7), s8 = step(s8), s9 = step(s9), s10 = step(s10), s11 = step(s11);                             \
+            __asm__ volatile(""                                                                                        \
+                             : "+v"(s0), "+v"(s1), "+v"(s2), "+v"(s3), "+v"(s4), "+v"(s5), "+v"(s6), "+v"(s7),         \
+                               "+v"(s8), "+v"(s9), "+v"(s10), "+v"(s11));                                              \
+        }                                                                                                              \
+    }
+#define STEP_F32(s)  _mm512_fmadd_ps(x, x, s)
+#define STEP_BF16(s) _mm512_dpbf16_ps(s, (__m512bh)x, (__m512bh)x)
+#define STEP_INT8(s) _mm512_dpbusd_epi32(s, x, x)
+PROBE(probe_f32, "avx512f", __m512, _mm512_setzero_ps(), STEP_F32)
+PROBE(probe_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), STEP_BF16)
+PROBE(probe_int8, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), STEP_INT8)
+
+/* ---- formats ---- */
+
+/* The vectors of one candidate, in one format. */
+struct candidate {
+    const void *vectors[64];
+    float scales[64];
+};
+
+static void *scratch;
+
+static void run_f32(void (*function)(void), const struct candidate *candidate, const struct shape *shape, float *z)
+{
+    ((rk_gram_f32_fn *)function)((const float *const *)candidate->vectors, shape->first, shape->count, shape->dim,
+                                 false, z);
+}
+
+static void run_bf16(void (*function)(void), const struct candidate *candidate, const struct shape *shape, float *z)
+{
+    ((rk_gram_bf16_fn *)function)((const uint16_t *const *)candidate->vectors, shape->first, shape->count, shape->dim,
+                                  false, z);
+}
+
+static void run_int8(void (*function)(void), const struct candidate *candidate, const struct shape *shape, float *z)
+{
+    ((rk_gram_int8_fn *)function)((const int8_t *const *)candidate->vectors, candidate->scales, shape->first,
+                                  shape->count, shape->dim, false, scratch, z);
+}
+
+static const struct format {
+    const char *name, *kernel;
+    enum rk_dense_format elements;
+    void (*run)(void (*function)(void), const struct candidate *candidate, const struct shape *shape, float *z);
+    enum rk_isa probe_isa;
+    void (*probe)(void);
+    uint32_t probe_macs; /* of one step */
+} formats[] = {{"fp32", "gram_f32", RK_DENSE_F32, run_f32, RK_ISA_AVX512, probe_f32, 16},
+               {"bf16", "gram_bf16", RK_DENSE_BF16, run_bf16, RK_ISA_AVX512_BF16, probe_bf16, 32},
+               {"int8", "gram_int8", RK_DENSE_INT8, run_int8, RK_ISA_AVX512_VNNI, probe_int8, 64}};
+enum { NUM_FORMATS = sizeof formats / sizeof *formats, NUM_SHAPES = sizeof shapes / sizeof *shapes };
+
+/* ---- measuring ---- */
+
+struct measurement {
+    const struct format *format;
+    const struct shape *shape;
+    const struct rk_kernel_variant *variant;
+    struct candidate *candidates; /* [CANDIDATES] */
+    float *z;
+    double us[ROUNDS];
+};
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void *lines(size_t bytes)
+{
+    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (memory == NULL) {
+        fprintf(stderr, "bench_interaction: out of memory\n");
+        exit(1);
+    }
+    memset(memory, 0, (bytes + 63) / 64 * 64);
+    return memory;
+}
+
+static struct candidate *make_candidates(const struct format *format, const struct shape *shape)
+{
+    const size_t bytes = (shape->dim * rk_dense_element_bytes(format->elements) + 63) / 64 * 64;
+    struct candidate *candidates = lines(CANDIDATES * sizeof *candidates);
+    float values[512], scale;
+    for (size_t c = 0; c < CANDIDATES; c++) {
+        unsigned char *own = lines(shape->count * bytes);
+        for (uint32_t v = 0; v < shape->count; v++, own += bytes) {
+            for (uint32_t d = 0; d < shape->dim; d++)
+                values[d] = (float)((c * 31 + v * 17 + d * 7) % 101) / 50.0f - 1.0f;
+            rk_dense_encode(format->elements, values, 1, shape->dim, own, &scale);
+            candidates[c].vectors[v] = v < shape->first ? candidates[0].vectors[v] : own;
+            if (c == 0)
+                candidates[c].vectors[v] = own;
+            candidates[c].scales[v] = scale;
+        }
+    }
+    return candidates;
+}
+
+static double time_us(const struct measurement *measurement, double seconds)
+{
+    uint64_t candidates = 0;
+    const double start = now_s();
+    double spent;
+    do {
+        for (size_t c = 0; c < CANDIDATES; c++)
+            measurement->format->run(measurement->variant->function, &measurement->candidates[c], measurement->shape,
+                                     measurement->z);
+        candidates += CANDIDATES;
+        spent = now_s() - start;
+    } while (spent < seconds);
+    return 1e6 * spent / (double)candidates;
+}
+
+/* Multiply-adds per microsecond. */
+static double time_probe(const struct format *format, double seconds)
+{
+    uint64_t steps = 0;
+    const double start = now_s();
+    double spent;
+    do {
+        format->probe();
+        steps += (uint64_t)PROBE_STEPS * PROBE_SUMS;
+        spent = now_s() - start;
+    } while (spent < seconds);
+    return 1e-6 * (double)(steps * format->probe_macs) / spent;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double values[static ROUNDS])
+{
+    qsort(values, ROUNDS, sizeof *values, compare_doubles);
+    return values[ROUNDS / 2];
+}
+
+static void pin(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)sched_getcpu(), &set);
+    if (sched_setaffinity(0, sizeof set, &set) != 0)
+        perror("bench_interaction: not pinned to a core");
+}
+
+static uint32_t make_measurements(struct measurement measurements[static MAX_CASES])
+{
+    uint32_t count = 0;
+    size_t num_variants;
+    const struct rk_kernel_variant *variants = rk_kernel_variants(&num_variants);
+    for (size_t s = 0; s < NUM_SHAPES; s++)
+        for (size_t f = 0; f < NUM_FORMATS; f++) {
+            struct candidate *candidates = make_candidates(&formats[f], &shapes[s]);
+            for (size_t v = 0; v < num_variants; v++)
+                if (strcmp(variants[v].kernel, formats[f].kernel) == 0 && rk_isa_usable(variants[v].isa) &&
+                    count < MAX_CASES)
+                    measurements[count++] =
+                        (struct measurement){.format = &formats[f],
+                                             .shape = &shapes[s],
+                                             .variant = &variants[v],
+                                             .candidates = candidates,
+                                             .z = lines((rk_gram_elements(shapes[s].count, true) + RK_GRAM_SLACK) *
+                                                        sizeof(float))};
+        }
+    return count;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option known[] = {{"seconds", required_argument, NULL, 's'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {0}};
+    double seconds = 2.0;
+    bool json = false, good = true;
+    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+        if (option == 's')
+            seconds = strtod(optarg, NULL);
+        json |= option == 'j';
+        good &= option != '?' && seconds > 0.0 && seconds <= 3600.0;
+    }
+    if (!good || optind != argc) {
+        fprintf(stderr, "usage: bench_interaction [--seconds 2] [--json]\n");
+        return 2;
+    }
+    pin();
+    scratch = lines(rk_gram_scratch_bytes(64, 512));
+    static struct measurement measurements[MAX_CASES];
+    const uint32_t count = make_measurements(measurements);
+    static double peaks[NUM_FORMATS][ROUNDS];
+    const double slice = seconds / ROUNDS / (count + NUM_FORMATS);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int f = 0; f < NUM_FORMATS; f++)
+            peaks[f][round] = rk_isa_usable(formats[f].probe_isa) ? time_probe(&formats[f], slice) : NAN;
+        for (uint32_t m = 0; m < count; m++)
+            measurements[m].us[round] = time_us(&measurements[m], slice);
+    }
+
+    double peak[NUM_FORMATS];
+    for (int f = 0; f < NUM_FORMATS; f++)
+        peak[f] = median(peaks[f]);
+    json_t *list = json_array();
+    if (!json) {
+        printf("one core; peak multiply-adds per us:");
+        for (int f = 0; f < NUM_FORMATS; f++)
+            printf(" %s %.0f", formats[f].name, peak[f]);
+        printf("\n\n%-6s %7s %5s %6s  %-12s %9s %7s\n", "format", "vectors", "dim", "first", "variant", "us", "x peak");
+    }
+    for (uint32_t m = 0; m < count; m++) {
+        const struct shape *shape = measurements[m].shape;
+        const double us = median(measurements[m].us),
+                     macs = (double)(rk_gram_elements(shape->count, false) - rk_gram_elements(shape->first, false)) *
+                            shape->dim,
+                     of_peak = us * peak[measurements[m].format - formats] / macs;
+        if (!json)
+            printf("%-6s %7u %5u %6u  %-12s %9.4f %7.2f\n", measurements[m].format->name, shape->count, shape->dim,
+                   shape->first, rk_isa_name(measurements[m].variant->isa), us, of_peak);
+        json_array_append_new(list,
+                              json_pack("{s:s, s:i, s:i, s:i, s:s, s:f, s:f}", "format", measurements[m].format->name,
+                                        "vectors", (int)shape->count, "dim", (int)shape->dim, "first",
+                                        (int)shape->first, "variant", rk_isa_name(measurements[m].variant->isa), "us",
+                                        us, "times_peak", of_peak));
+    }
+    json_t *all = json_pack("{s:s, s:i, s:o}", "bench", "interaction", "rounds", (int)ROUNDS, "results", list);
+    if (json && (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0)) {
+        fprintf(stderr, "bench_interaction: failed to print the results\n");
+        return 1;
+    }
+    json_decref(all);
+    return 0;
+}
