@@ -56,6 +56,7 @@ static bool is_path_component(const char *name)
 
 static enum rk_status check_shards(const struct rk_table_spec *spec, struct rk_error *error)
 {
+    const uint64_t stored = rk_table_spec_stored_rows(spec);
     uint64_t next = 0;
     for (uint32_t s = 0; s < spec->num_shards; s++) {
         const struct rk_shard_spec *shard = &spec->shards[s];
@@ -69,13 +70,14 @@ static enum rk_status check_shards(const struct rk_table_spec *spec, struct rk_e
                                 "shards[%u].first_row is %llu where the shards before it end at %llu: a %s", s,
                                 (unsigned long long)shard->first_row, (unsigned long long)next,
                                 shard->first_row > next ? "gap" : "overlap");
-        if (!rk_checked_add(next, shard->num_rows, &next) || next > spec->num_embeddings)
-            return rk_error_set(error, RK_INVALID, "shards[%u].num_rows is %llu, which goes past num_embeddings %llu",
-                                s, (unsigned long long)shard->num_rows, (unsigned long long)spec->num_embeddings);
+        if (!rk_checked_add(next, shard->num_rows, &next) || next > stored)
+            return rk_error_set(error, RK_INVALID,
+                                "shards[%u].num_rows is %llu, which goes past the table's %llu stored rows", s,
+                                (unsigned long long)shard->num_rows, (unsigned long long)stored);
     }
-    if (next != spec->num_embeddings)
+    if (next != stored)
         return rk_error_set(error, RK_INVALID, "the %u shards cover %llu of %llu rows", spec->num_shards,
-                            (unsigned long long)next, (unsigned long long)spec->num_embeddings);
+                            (unsigned long long)next, (unsigned long long)stored);
     return RK_OK;
 }
 
@@ -98,6 +100,11 @@ static enum rk_status check_spec(const struct rk_table_spec *spec, struct rk_err
     if (spec->out_of_range == RK_OUT_OF_RANGE_DEFAULT && spec->default_row >= spec->num_embeddings)
         return rk_error_set(error, RK_INVALID, "default_row %llu is not below num_embeddings %llu",
                             (unsigned long long)spec->default_row, (unsigned long long)spec->num_embeddings);
+    if (spec->kept.file != NULL && !is_path_component(spec->kept.file))
+        return rk_error_set(error, RK_INVALID, "kept.file is '%.128s', not a plain file name", spec->kept.file);
+    if (spec->kept.file != NULL && spec->kept.num_rows > spec->num_embeddings)
+        return rk_error_set(error, RK_INVALID, "kept.rows is %llu, more than num_embeddings %llu",
+                            (unsigned long long)spec->kept.num_rows, (unsigned long long)spec->num_embeddings);
     return check_shards(spec, error);
 }
 

@@ -48,7 +48,7 @@ static bool read_interaction(const struct rk_json_at *root, struct rk_config *co
     static const char *const dcn_keys[] = {"op", "layers", "rank", "weights", NULL};
     struct rk_interaction_spec *interaction = &config->spec.interaction;
     struct rk_json_at at, field;
-    if (!rk_spec_json_interaction(root, &at, interaction))
+    if (!rk_spec_json_interaction(root, false, &at, interaction))
         return false;
     if (interaction->op != RK_INTERACTION_DCN_V2)
         return true;

@@ -7,12 +7,14 @@ static uint64_t tensor_elements(const struct rk_tensor_spec *tensor)
     return (uint64_t)tensor->rows * tensor->columns;
 }
 
-static void add_mlp(const struct rk_mlp_spec *mlp, struct rk_model_cost *cost)
+static void add_towers(const struct rk_model_spec *spec, struct rk_model_cost *cost)
 {
-    for (uint32_t l = 0; l < mlp->num_layers; l++) {
-        cost->multiply_adds += tensor_elements(&mlp->layers[l].weight);
-        cost->weight_bytes +=
-            sizeof(float) * (tensor_elements(&mlp->layers[l].weight) + tensor_elements(&mlp->layers[l].bias));
+    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
+    const size_t count = rk_model_spec_tensors(spec, uses);
+    for (size_t i = 0; i < count; i++) {
+        if (uses[i].part == RK_TENSOR_WEIGHT)
+            cost->multiply_adds += tensor_elements(uses[i].tensor);
+        cost->weight_bytes += uses[i].bytes;
     }
 }
 
@@ -25,20 +27,14 @@ static void add_interaction(const struct rk_model_spec *spec, struct rk_model_co
         uint64_t dim = widths.bottom_out > 0 ? widths.bottom_out : widths.pooled / widths.num_vectors;
         cost->multiply_adds += num_pairs * dim;
     }
-    for (uint32_t k = 0; k < interaction->num_cross; k++) {
-        const struct rk_cross_spec *cross = &interaction->cross[k];
-        uint64_t elements = tensor_elements(&cross->v.weight) + tensor_elements(&cross->w.weight);
-        cost->multiply_adds += elements + widths.top_in; /* and x0 * y */
-        cost->weight_bytes += sizeof(float) * (elements + tensor_elements(&cross->w.bias));
-    }
+    cost->multiply_adds += (uint64_t)interaction->num_cross * widths.top_in; /* x0 * y */
 }
 
 struct rk_model_cost rk_model_spec_cost(const struct rk_model_spec *spec, double ids_per_feature)
 {
     struct rk_model_cost cost = {0};
-    add_mlp(&spec->bottom, &cost);
+    add_towers(spec, &cost);
     add_interaction(spec, &cost);
-    add_mlp(&spec->top, &cost);
     uint64_t row_bytes[2] = {0}; /* one row per feature, by side */
     for (uint32_t f = 0; f < spec->num_features; f++) {
         const struct rk_table_spec *table = &spec->tables[spec->features[f].table];

@@ -205,10 +205,10 @@ static void run_dcn_v2(const struct rk_interaction *interaction, const struct rk
     memcpy(out, x0, elements * sizeof *out);
     for (uint32_t k = 0; k < spec->num_cross; k++) {
         const struct rk_cross_spec *cross = &spec->cross[k];
-        rk_linear_run((const float *)(interaction->weights + cross->v.weight.offset), width, rank, out, width, rows,
-                      low, rank);
-        rk_linear_run((const float *)(interaction->weights + cross->w.weight.offset), rank, width, low, rank, rows, y,
-                      width);
+        rk_tower_linear((const float *)(interaction->weights + cross->v.weight.offset), width, rank, out, width, rows,
+                        low, rank);
+        rk_tower_linear((const float *)(interaction->weights + cross->w.weight.offset), rank, width, low, rank, rows, y,
+                        width);
         add_cross(x0, y, (const float *)(interaction->weights + cross->w.bias.offset), rows, width, out);
     }
 }

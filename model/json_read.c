@@ -3,6 +3,7 @@
  * thread per document. */
 #include "model/json_read.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -154,6 +155,15 @@ bool rk_json_uint(const struct rk_json_at *at, uint64_t min, uint64_t max, uint6
     return true;
 }
 
+bool rk_json_float(const struct rk_json_at *at, float *number)
+{
+    if (!json_is_number(at->value))
+        return wrong_kind(at, "a number");
+    *number = (float)json_number_value(at->value);
+    return isfinite(*number) ||
+           rk_json_fail(at, RK_INVALID, "is %g, too large for a float32", json_number_value(at->value));
+}
+
 bool rk_json_bool(const struct rk_json_at *at, bool *value)
 {
     if (!json_is_boolean(at->value))
@@ -167,7 +177,7 @@ bool rk_json_choice(const struct rk_json_at *at, const char *const *names, unsig
     if (!json_is_string(at->value))
         return wrong_kind(at, "a string");
     const char *text = json_string_value(at->value);
-    char allowed[160] = "";
+    char allowed[256] = "";
     size_t used = 0;
     for (unsigned i = 0; names[i] != NULL; i++) {
         if (strcmp(text, names[i]) == 0) {

@@ -49,6 +49,7 @@ struct rk_json_at rk_json_item(const struct rk_json_at *at, size_t index);
 
 bool rk_json_string(const struct rk_json_at *at, const char **text); /* a copy in the arena, not empty */
 bool rk_json_uint(const struct rk_json_at *at, uint64_t min, uint64_t max, uint64_t *number);
+bool rk_json_float(const struct rk_json_at *at, float *number); /* any finite number, rounded to the nearest float32 */
 bool rk_json_bool(const struct rk_json_at *at, bool *value);
 /* One of `names` (NULL ends the list); *choice is its position. */
 bool rk_json_choice(const struct rk_json_at *at, const char *const *names, unsigned *choice);

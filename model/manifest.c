@@ -1,5 +1,5 @@
-/* The manifest as a jansson tree, read and written. What config.json shares with it is in spec_json.c; here is what
- * only a finished package has: offsets, shards, checksums, golden files. One thread. */
+/* Reading the manifest, from text to a checked spec. What config.json shares with it is in spec_json.c; here is what
+ * only a finished package has: formats, offsets, shards, checksums, golden files. One thread. */
 #include "model/manifest.h"
 
 #include <inttypes.h>
@@ -9,8 +9,6 @@
 
 #include "model/package.h"
 #include "model/spec_json.h"
-
-/* ---- reading ---- */
 
 static bool read_checksum(const struct rk_json_at *at, uint64_t *xxh3)
 {
@@ -61,20 +59,39 @@ static bool read_shard(const struct rk_json_at *at, struct rk_shard_spec *shard)
            rk_json_uint(&field, 1, RK_MAX_ROWS, &shard->num_rows) && read_checksum(at, &shard->xxh3);
 }
 
-static bool read_table(const struct rk_json_at *at, struct rk_table_spec *table)
+static bool read_row_format(const struct rk_json_at *at, unsigned version, enum rk_row_format *format)
 {
-    static const char *const keys[] = {"name", "rows", "dim", "format", "out_of_range", "default_row", "shards", NULL};
+    const char *names[RK_ROW_FORMAT_COUNT + 1] = {NULL};
+    struct rk_json_at field;
+    unsigned choice;
+    for (int i = 0; i < (version > 1 ? RK_ROW_FORMAT_COUNT : 1); i++)
+        names[i] = rk_row_format_name((enum rk_row_format)i);
+    if (!rk_json_get(at, "format", &field) || !rk_json_choice(&field, names, &choice))
+        return false;
+    *format = (enum rk_row_format)choice;
+    return true;
+}
+
+static bool read_kept(const struct rk_json_at *table_at, uint64_t num_embeddings, struct rk_kept_spec *kept)
+{
+    static const char *const keys[] = {"file", "rows", "xxh3", NULL};
+    struct rk_json_at at, field;
+    return !rk_json_find(table_at, "kept", &at) ||
+           (rk_json_object(&at, keys) && read_file_name(&at, &kept->file) && rk_json_get(&at, "rows", &field) &&
+            rk_json_uint(&field, 0, num_embeddings, &kept->num_rows) && read_checksum(&at, &kept->xxh3));
+}
+
+static bool read_table(const struct rk_json_at *at, unsigned version, struct rk_table_spec *table)
+{
+    static const char *const keys[] = {"name",        "rows",   "dim",  "format", "out_of_range",
+                                       "default_row", "shards", "kept", NULL};
+    static const char *const keys_1[] = {"name",         "rows",        "dim",    "format",
+                                         "out_of_range", "default_row", "shards", NULL};
     struct rk_json_at field;
     size_t count;
-    if (!rk_json_object(at, keys) || !rk_spec_json_table(at, table) || !rk_json_get(at, "format", &field))
+    if (!rk_json_object(at, version > 1 ? keys : keys_1) || !rk_spec_json_table(at, table) ||
+        !read_row_format(at, version, &table->format) || !read_kept(at, table->num_embeddings, &table->kept))
         return false;
-    const char *formats[RK_ROW_FORMAT_COUNT + 1] = {NULL};
-    for (int i = 0; i < RK_ROW_FORMAT_COUNT; i++)
-        formats[i] = rk_row_format_name((enum rk_row_format)i);
-    unsigned format;
-    if (!rk_json_choice(&field, formats, &format))
-        return false;
-    table->format = (enum rk_row_format)format;
     if (!rk_json_get(at, "shards", &field) || !rk_json_array(&field, 1, RK_MAX_SHARDS, &count))
         return false;
     struct rk_shard_spec *shards = rk_json_alloc(at->doc, count, sizeof *shards);
@@ -90,7 +107,7 @@ static bool read_table(const struct rk_json_at *at, struct rk_table_spec *table)
     return true;
 }
 
-static bool read_tables(const struct rk_json_at *root, struct rk_model_spec *spec)
+static bool read_tables(const struct rk_json_at *root, unsigned version, struct rk_model_spec *spec)
 {
     struct rk_json_at at;
     size_t count;
@@ -101,7 +118,7 @@ static bool read_tables(const struct rk_json_at *root, struct rk_model_spec *spe
         return false;
     for (size_t i = 0; i < count; i++) {
         struct rk_json_at item = rk_json_item(&at, i);
-        if (!read_table(&item, &tables[i]))
+        if (!read_table(&item, version, &tables[i]))
             return false;
     }
     spec->tables = tables;
@@ -129,9 +146,44 @@ static bool read_tensor(const struct rk_json_at *parent, const char *key, size_t
     return rk_json_get(&at, "offset", &field) && rk_json_uint(&field, 0, INT64_MAX, &tensor->offset);
 }
 
-static bool read_mlp(const struct rk_json_at *root, const char *key, size_t min_layers, struct rk_mlp_spec *mlp)
+/* What a linear layer's parts are called. */
+struct layer_keys {
+    const char *weight, *bias, *scale, *input;
+};
+static const struct layer_keys mlp_keys = {"weight", "bias", "scale", "input"},
+                               v_keys = {"v", NULL, "v_scale", "v_input"}, w_keys = {"w", "bias", "w_scale", "w_input"};
+
+/* A range [low, high]. What it may hold is checked with the spec. */
+static bool read_input(const struct rk_json_at *at, struct rk_linear_spec *layer)
 {
-    static const char *const keys[] = {"weight", "bias", NULL};
+    size_t count;
+    if (!rk_json_array(at, 2, 2, &count))
+        return false;
+    const struct rk_json_at low = rk_json_item(at, 0), high = rk_json_item(at, 1);
+    layer->calibrated = true;
+    return rk_json_float(&low, &layer->low) && rk_json_float(&high, &layer->high);
+}
+
+/* The layer's own fields of the object; the caller has checked that there are no strange ones. */
+static bool read_linear(const struct rk_json_at *at, const struct layer_keys *keys, struct rk_linear_spec *layer)
+{
+    struct rk_json_at field;
+    if (!rk_spec_json_dense_format(at, &layer->format) || !read_tensor(at, keys->weight, 2, &layer->weight) ||
+        (keys->bias != NULL && !read_tensor(at, keys->bias, 1, &layer->bias)))
+        return false;
+    if (layer->format == RK_DENSE_INT8)
+        return read_tensor(at, keys->scale, 1, &layer->scale) &&
+               (!rk_json_find(at, keys->input, &field) || read_input(&field, layer));
+    if (rk_json_find(at, keys->scale, &field) || rk_json_find(at, keys->input, &field))
+        return rk_json_fail(&field, RK_CORRUPT, "has a meaning only with format 'int8'");
+    return true;
+}
+
+static bool read_mlp(const struct rk_json_at *root, unsigned version, const char *key, size_t min_layers,
+                     struct rk_mlp_spec *mlp)
+{
+    static const char *const keys[] = {"weight", "bias", "format", "scale", "input", NULL};
+    static const char *const keys_1[] = {"weight", "bias", NULL};
     struct rk_json_at at;
     size_t count;
     if (!rk_json_get(root, key, &at) || !rk_json_array(&at, min_layers, RK_MAX_LAYERS, &count))
@@ -141,18 +193,19 @@ static bool read_mlp(const struct rk_json_at *root, const char *key, size_t min_
         return false;
     for (size_t i = 0; i < count; i++) {
         struct rk_json_at item = rk_json_item(&at, i);
-        if (!rk_json_object(&item, keys) || !read_tensor(&item, "weight", 2, &layers[i].weight) ||
-            !read_tensor(&item, "bias", 1, &layers[i].bias))
+        if (!rk_json_object(&item, version > 1 ? keys : keys_1) || !read_linear(&item, &mlp_keys, &layers[i]))
             return false;
     }
     *mlp = (struct rk_mlp_spec){.layers = layers, .num_layers = (uint32_t)count};
     return true;
 }
 
-static bool read_cross(const struct rk_json_at *at, struct rk_interaction_spec *interaction)
+static bool read_cross(const struct rk_json_at *at, unsigned version, struct rk_interaction_spec *interaction)
 {
     static const char *const keys[] = {"op", "rank", "layers", NULL};
-    static const char *const layer_keys[] = {"v", "w", "bias", NULL};
+    static const char *const layer_keys[] = {"v",       "w",       "bias",    "format", "v_scale",
+                                             "w_scale", "v_input", "w_input", NULL};
+    static const char *const layer_keys_1[] = {"v", "w", "bias", NULL};
     struct rk_json_at field;
     uint64_t rank;
     size_t count;
@@ -165,8 +218,8 @@ static bool read_cross(const struct rk_json_at *at, struct rk_interaction_spec *
         return false;
     for (size_t i = 0; i < count; i++) {
         struct rk_json_at item = rk_json_item(&field, i);
-        if (!rk_json_object(&item, layer_keys) || !read_tensor(&item, "v", 2, &cross[i].v.weight) ||
-            !read_tensor(&item, "w", 2, &cross[i].w.weight) || !read_tensor(&item, "bias", 1, &cross[i].w.bias))
+        if (!rk_json_object(&item, version > 1 ? layer_keys : layer_keys_1) ||
+            !read_linear(&item, &v_keys, &cross[i].v) || !read_linear(&item, &w_keys, &cross[i].w))
             return false;
     }
     interaction->cross = cross;
@@ -175,31 +228,32 @@ static bool read_cross(const struct rk_json_at *at, struct rk_interaction_spec *
     return true;
 }
 
-static bool read_interaction(const struct rk_json_at *root, struct rk_interaction_spec *interaction)
+static bool read_interaction(const struct rk_json_at *root, unsigned version, struct rk_interaction_spec *interaction)
 {
     struct rk_json_at at;
-    if (!rk_spec_json_interaction(root, &at, interaction))
+    if (!rk_spec_json_interaction(root, version > 1, &at, interaction))
         return false;
-    return interaction->op != RK_INTERACTION_DCN_V2 || read_cross(&at, interaction);
+    return interaction->op != RK_INTERACTION_DCN_V2 || read_cross(&at, version, interaction);
 }
 
 /* Comes first: a newer version may mean anything by the fields that follow. */
-static bool read_format(const struct rk_json_at *root)
+static bool read_format(const struct rk_json_at *root, unsigned *version)
 {
     static const char *const keys[] = {"name", "version", NULL};
     struct rk_json_at at, field;
     const char *name;
-    uint64_t version;
+    uint64_t number;
     if (!rk_json_get(root, "format", &at) || !rk_json_get(&at, "name", &field) || !rk_json_string(&field, &name))
         return false;
     if (strcmp(name, RK_MANIFEST_FORMAT) != 0)
         return rk_json_fail(&field, RK_CORRUPT, "is '%.64s', must be '" RK_MANIFEST_FORMAT "'", name);
-    if (!rk_json_get(&at, "version", &field) || !rk_json_uint(&field, 1, INT64_MAX, &version))
+    if (!rk_json_get(&at, "version", &field) || !rk_json_uint(&field, 1, INT64_MAX, &number))
         return false;
-    if (version > RK_MANIFEST_VERSION)
+    if (number > RK_MANIFEST_VERSION)
         return rk_json_fail(&field, RK_UNSUPPORTED,
-                            "is %" PRIu64 ", newer than this program, which reads up to version %u: upgrade it",
-                            version, RK_MANIFEST_VERSION);
+                            "is %" PRIu64 ", newer than this program, which reads up to version %u: upgrade it", number,
+                            RK_MANIFEST_VERSION);
+    *version = (unsigned)number;
     return rk_json_object(&at, keys);
 }
 
@@ -211,11 +265,13 @@ static bool read_manifest(const struct rk_json_at *root, struct rk_manifest *man
     struct rk_model_spec *spec = &manifest->spec;
     struct rk_json_at golden;
     struct rk_file_ref weights;
-    if (!read_format(root) || !rk_json_object(root, keys) || !rk_spec_json_names(root, spec) ||
-        !read_tables(root, spec) || !rk_spec_json_features(root, spec) ||
-        !read_mlp(root, "bottom_mlp", 0, &spec->bottom) || !read_interaction(root, &spec->interaction) ||
-        !read_mlp(root, "top_mlp", 1, &spec->top) || !read_file_ref(root, "weights", INT64_MAX, &weights) ||
-        !rk_json_get(root, "golden", &golden) || !rk_json_object(&golden, golden_keys) ||
+    unsigned version = 0;
+    if (!read_format(root, &version) || !rk_json_object(root, keys) || !rk_spec_json_names(root, spec) ||
+        !read_tables(root, version, spec) || !rk_spec_json_features(root, spec) ||
+        !read_mlp(root, version, "bottom_mlp", 0, &spec->bottom) ||
+        !read_interaction(root, version, &spec->interaction) || !read_mlp(root, version, "top_mlp", 1, &spec->top) ||
+        !read_file_ref(root, "weights", INT64_MAX, &weights) || !rk_json_get(root, "golden", &golden) ||
+        !rk_json_object(&golden, golden_keys) ||
         !read_file_ref(&golden, "requests", RK_GOLDEN_MAX_BYTES, &manifest->golden_requests) ||
         !read_file_ref(&golden, "scores", RK_GOLDEN_MAX_BYTES, &manifest->golden_scores))
         return false;
@@ -241,167 +297,6 @@ enum rk_status rk_manifest_parse(const char *text, size_t length, struct rk_aren
     if (local.status == RK_INVALID)
         local.status = RK_CORRUPT;
     return local.status == RK_OK ? RK_OK : rk_error_set(error, local.status, "%s", local.text);
-}
-
-/* ---- writing ---- */
-
-/* jansson's "new" setters take a NULL value as a failure and report it; one flag collects them all. */
-static void put(json_t *object, const char *key, json_t *value, bool *failed)
-{
-    *failed |= json_object_set_new(object, key, value) != 0;
-}
-
-static void add(json_t *array, json_t *value, bool *failed)
-{
-    *failed |= json_array_append_new(array, value) != 0;
-}
-
-static json_t *checksum_text(uint64_t xxh3)
-{
-    char text[17];
-    snprintf(text, sizeof text, "%016" PRIx64, xxh3);
-    return json_string(text);
-}
-
-static json_t *number(uint64_t value)
-{
-    return json_integer((json_int_t)value);
-}
-
-static json_t *strings(const char *const *list, uint32_t count, bool *failed)
-{
-    json_t *array = json_array();
-    for (uint32_t i = 0; i < count; i++)
-        add(array, json_string(list[i]), failed);
-    return array;
-}
-
-static json_t *file_ref(const struct rk_file_ref *ref, bool *failed)
-{
-    json_t *object = json_object();
-    put(object, "file", json_string(ref->file), failed);
-    put(object, "bytes", number(ref->bytes), failed);
-    put(object, "xxh3", checksum_text(ref->xxh3), failed);
-    return object;
-}
-
-static json_t *tensor(const struct rk_tensor_spec *spec, bool vector, bool *failed)
-{
-    json_t *object = json_object(), *shape = json_array();
-    if (!vector)
-        add(shape, number(spec->rows), failed);
-    add(shape, number(spec->columns), failed);
-    put(object, "shape", shape, failed);
-    put(object, "offset", number(spec->offset), failed);
-    return object;
-}
-
-static json_t *tables(const struct rk_model_spec *spec, bool *failed)
-{
-    json_t *array = json_array();
-    for (uint32_t t = 0; t < spec->num_tables; t++) {
-        const struct rk_table_spec *table = &spec->tables[t];
-        json_t *object = json_object(), *shards = json_array();
-        put(object, "name", json_string(table->name), failed);
-        put(object, "rows", number(table->num_embeddings), failed);
-        put(object, "dim", number(table->embedding_dim), failed);
-        put(object, "format", json_string(rk_row_format_name(table->format)), failed);
-        put(object, "out_of_range", json_string(rk_out_of_range_name(table->out_of_range)), failed);
-        if (table->out_of_range == RK_OUT_OF_RANGE_DEFAULT)
-            put(object, "default_row", number(table->default_row), failed);
-        for (uint32_t s = 0; s < table->num_shards; s++) {
-            json_t *shard = json_object();
-            put(shard, "file", json_string(table->shards[s].file), failed);
-            put(shard, "first_row", number(table->shards[s].first_row), failed);
-            put(shard, "num_rows", number(table->shards[s].num_rows), failed);
-            put(shard, "xxh3", checksum_text(table->shards[s].xxh3), failed);
-            add(shards, shard, failed);
-        }
-        put(object, "shards", shards, failed);
-        add(array, object, failed);
-    }
-    return array;
-}
-
-static json_t *features(const struct rk_model_spec *spec, bool *failed)
-{
-    json_t *array = json_array();
-    for (uint32_t f = 0; f < spec->num_features; f++) {
-        const struct rk_feature_spec *feature = &spec->features[f];
-        json_t *object = json_object();
-        put(object, "name", json_string(feature->name), failed);
-        put(object, "table", json_string(spec->tables[feature->table].name), failed);
-        put(object, "side", json_string(rk_side_names[feature->side]), failed);
-        put(object, "pooling", json_string(rk_pooling_names[feature->pooling]), failed);
-        put(object, "weighted", json_boolean(feature->weighted), failed);
-        add(array, object, failed);
-    }
-    return array;
-}
-
-static json_t *mlp(const struct rk_mlp_spec *spec, bool *failed)
-{
-    json_t *array = json_array();
-    for (uint32_t i = 0; i < spec->num_layers; i++) {
-        json_t *layer = json_object();
-        put(layer, "weight", tensor(&spec->layers[i].weight, false, failed), failed);
-        put(layer, "bias", tensor(&spec->layers[i].bias, true, failed), failed);
-        add(array, layer, failed);
-    }
-    return array;
-}
-
-static json_t *interaction(const struct rk_interaction_spec *spec, bool *failed)
-{
-    json_t *object = json_object();
-    put(object, "op", json_string(rk_interaction_names[spec->op]), failed);
-    if (spec->op == RK_INTERACTION_DOT) {
-        put(object, "pairs", json_string(rk_pairs_names[spec->pairs]), failed);
-        put(object, "self", json_boolean(spec->self), failed);
-    }
-    if (spec->op == RK_INTERACTION_DCN_V2) {
-        json_t *layers = json_array();
-        for (uint32_t k = 0; k < spec->num_cross; k++) {
-            json_t *layer = json_object();
-            put(layer, "v", tensor(&spec->cross[k].v.weight, false, failed), failed);
-            put(layer, "w", tensor(&spec->cross[k].w.weight, false, failed), failed);
-            put(layer, "bias", tensor(&spec->cross[k].w.bias, true, failed), failed);
-            add(layers, layer, failed);
-        }
-        put(object, "rank", number(spec->rank), failed);
-        put(object, "layers", layers, failed);
-    }
-    return object;
-}
-
-char *rk_manifest_print(const struct rk_manifest *manifest)
-{
-    const struct rk_model_spec *spec = &manifest->spec;
-    const struct rk_file_ref weights = {.file = spec->weights_file,
-                                        .bytes = spec->weights_bytes,
-                                        .xxh3 = spec->weights_xxh3};
-    bool failed = false;
-    json_t *root = json_object(), *format = json_object(), *dense = json_object(), *golden = json_object();
-    put(format, "name", json_string(RK_MANIFEST_FORMAT), &failed);
-    put(format, "version", number(RK_MANIFEST_VERSION), &failed);
-    put(root, "format", format, &failed);
-    put(root, "name", json_string(spec->name), &failed);
-    put(dense, "context", strings(spec->context_dense, spec->num_context_dense, &failed), &failed);
-    put(dense, "candidate", strings(spec->candidate_dense, spec->num_candidate_dense, &failed), &failed);
-    put(root, "dense", dense, &failed);
-    put(root, "tables", tables(spec, &failed), &failed);
-    put(root, "features", features(spec, &failed), &failed);
-    put(root, "bottom_mlp", mlp(&spec->bottom, &failed), &failed);
-    put(root, "interaction", interaction(&spec->interaction, &failed), &failed);
-    put(root, "top_mlp", mlp(&spec->top, &failed), &failed);
-    put(root, "heads", strings(spec->heads, spec->num_heads, &failed), &failed);
-    put(root, "weights", file_ref(&weights, &failed), &failed);
-    put(golden, "requests", file_ref(&manifest->golden_requests, &failed), &failed);
-    put(golden, "scores", file_ref(&manifest->golden_scores, &failed), &failed);
-    put(root, "golden", golden, &failed);
-    char *text = failed ? NULL : json_dumps(root, JSON_INDENT(1));
-    json_decref(root);
-    return text;
 }
 
 void rk_manifest_sidecar(const char *text, size_t length, char sidecar[RK_SIDECAR_BYTES + 1])

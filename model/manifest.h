@@ -7,7 +7,7 @@
 #include "model/spec.h"
 
 #define RK_MANIFEST_FORMAT    "rankd-model"
-#define RK_MANIFEST_VERSION   1u
+#define RK_MANIFEST_VERSION   2u
 #define RK_MANIFEST_MAX_BYTES (256u << 20)
 #define RK_GOLDEN_MAX_BYTES   (256u << 20)
 #define RK_SIDECAR_BYTES      32 /* "<16 hexadecimal digits>  manifest.json\n", without a NUL */
@@ -27,7 +27,7 @@ struct rk_manifest {
 enum rk_status rk_manifest_parse(const char *text, size_t length, struct rk_arena *arena, struct rk_manifest *manifest,
                                  struct rk_error *error);
 
-/* The text of a manifest, to be freed; NULL when memory runs out. */
+/* The text of a manifest in the lowest version that can say it, to be freed; NULL when memory runs out. */
 char *rk_manifest_print(const struct rk_manifest *manifest);
 
 /* The text of manifest.xxh3, which must match to the byte. */

@@ -109,15 +109,47 @@ static enum rk_status check_files(const struct rk_model *model, const struct rk_
     return status;
 }
 
+/* The first element of a tensor that is not finite, or for scales not a finite number from 0 up; its count if there is
+ * none. Every int8 element is fine. */
+static uint64_t first_bad(const struct rk_tensor_use *use, const void *elements)
+{
+    const uint64_t count = (uint64_t)use->tensor->rows * use->tensor->columns;
+    const float *floats = elements;
+    const uint16_t *halves = elements;
+    uint64_t i = 0;
+    if (use->format == RK_DENSE_F32)
+        while (i < count && isfinite(floats[i]) && (use->part != RK_TENSOR_SCALE || floats[i] >= 0.0f))
+            i++;
+    else if (use->format == RK_DENSE_BF16)
+        while (i < count && (halves[i] & 0x7f80) != 0x7f80)
+            i++;
+    else
+        i = count;
+    return i;
+}
+
 /* No computation with these weights can give a score when one of them is not a number. */
 static enum rk_status check_finite(const struct rk_model *model, struct rk_error *error)
 {
-    const float *values = rk_mapped_file_data(model->weights);
-    size_t count = rk_mapped_file_bytes(model->weights) / sizeof *values;
-    for (size_t i = 0; i < count; i++)
-        if (!isfinite(values[i]))
-            return rk_error_set(error, RK_CORRUPT, "%s: the weight at byte %zu is %g; every weight must be finite",
-                                model->spec->weights_file, i * sizeof *values, (double)values[i]);
+    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
+    const size_t num_uses = rk_model_spec_tensors(model->spec, uses);
+    const unsigned char *weights = rk_mapped_file_data(model->weights);
+    for (size_t i = 0; i < num_uses; i++) {
+        const struct rk_tensor_use *use = &uses[i];
+        const void *elements = weights + use->tensor->offset;
+        const uint64_t bad = first_bad(use, elements);
+        if (bad == (uint64_t)use->tensor->rows * use->tensor->columns)
+            continue;
+        const float value = use->format == RK_DENSE_BF16 ? rk_bf16_to_f32(((const uint16_t *)elements)[bad])
+                                                         : ((const float *)elements)[bad];
+        char name[RK_TENSOR_NAME_BYTES];
+        return rk_error_set(error, RK_CORRUPT,
+                            "%s: %s: the %s at byte %" PRIu64 " is %g; every weight must be finite%s",
+                            model->spec->weights_file, rk_tensor_use_name(use, name),
+                            use->part == RK_TENSOR_SCALE ? "scale" : "weight",
+                            use->tensor->offset + bad * rk_dense_element_bytes(use->format), (double)value,
+                            use->part == RK_TENSOR_SCALE ? ", no scale negative" : "");
+    }
     return RK_OK;
 }
 
@@ -137,8 +169,8 @@ static enum rk_status map_files(struct rk_model *model, int dir_fd, struct rk_er
         status = rk_table_open(&spec->tables[t], dir_fd, &model->tables[t], error);
         if (status != RK_OK)
             return status;
-        model->bytes +=
-            spec->tables[t].num_embeddings * rk_row_bytes(spec->tables[t].format, spec->tables[t].embedding_dim);
+        model->bytes += rk_table_spec_stored_rows(&spec->tables[t]) *
+                        rk_row_bytes(spec->tables[t].format, spec->tables[t].embedding_dim);
     }
     return RK_OK;
 }

@@ -4,6 +4,8 @@
  * else. */
 #include "model/spec.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,15 +144,18 @@ static enum rk_status check_files(const struct rk_model_spec *spec, struct rk_er
 {
     size_t count = 1;
     for (uint32_t t = 0; t < spec->num_tables; t++)
-        count += spec->tables[t].num_shards;
+        count += spec->tables[t].num_shards + 1;
     const char **names = calloc(count, sizeof *names);
     if (names == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory while checking %zu file names", count);
     *names = spec->weights_file;
     count = 1;
-    for (uint32_t t = 0; t < spec->num_tables; t++)
+    for (uint32_t t = 0; t < spec->num_tables; t++) {
         for (uint32_t s = 0; s < spec->tables[t].num_shards; s++)
             names[count++] = spec->tables[t].shards[s].file;
+        if (spec->tables[t].kept.file != NULL)
+            names[count++] = spec->tables[t].kept.file;
+    }
     enum rk_status status = check_unique(names, count, "files", error);
     free(names);
     return status;
@@ -200,28 +205,74 @@ static enum rk_status check_features(const struct rk_model_spec *spec, struct rk
 
 /* ---- layers and the interaction ---- */
 
-static enum rk_status check_shape(const struct rk_tensor_spec *tensor, uint64_t rows, uint64_t columns,
-                                  const char *layer, uint32_t index, const char *part, struct rk_error *error)
+/* rows = 0: there must be no such tensor. */
+static enum rk_status check_shape(const struct rk_layer_use *use, enum rk_tensor_part part,
+                                  const struct rk_tensor_spec *tensor, uint64_t rows, uint64_t columns,
+                                  struct rk_error *error)
 {
-    if (tensor->rows == rows && tensor->columns == columns)
+    if (tensor->rows == rows && (rows == 0 || tensor->columns == columns))
         return RK_OK;
-    return rk_error_set(error, RK_INVALID, "%s[%u].%s is [%u, %u] where [%llu, %llu] fits", layer, index, part,
-                        tensor->rows, tensor->columns, (unsigned long long)rows, (unsigned long long)columns);
+    const struct rk_tensor_use named = {.layer = *use, .part = part};
+    char name[RK_TENSOR_NAME_BYTES];
+    rk_tensor_use_name(&named, name);
+    if (rows == 0)
+        return rk_error_set(error, RK_INVALID, "%s is [%u, %u]; here, layers in %s have none", name, tensor->rows,
+                            tensor->columns, rk_dense_format_name(use->layer->format));
+    return rk_error_set(error, RK_INVALID, "%s is [%u, %u] where [%llu, %llu] fits", name, tensor->rows,
+                        tensor->columns, (unsigned long long)rows, (unsigned long long)columns);
+}
+
+/* What belongs to the format of a layer: scales, and the range of its inputs. `in` is right already. */
+static enum rk_status check_format(const struct rk_layer_use *use, uint32_t out, uint64_t in, struct rk_error *error)
+{
+    const struct rk_linear_spec *layer = use->layer;
+    const struct rk_tensor_use weight = {.layer = *use, .part = RK_TENSOR_WEIGHT};
+    char name[RK_TENSOR_NAME_BYTES];
+    rk_tensor_use_name(&weight, name);
+    if ((unsigned)layer->format >= RK_DENSE_FORMAT_COUNT)
+        return rk_error_set(error, RK_INVALID, "%s has format %d, none of fp32, bf16, int8", name, (int)layer->format);
+    const bool int8 = layer->format == RK_DENSE_INT8;
+    if (int8 && in > RK_DENSE_INT8_MAX_IN)
+        return rk_error_set(error, RK_INVALID, "%s is int8 with %llu inputs; its sums hold at most %u: use bf16", name,
+                            (unsigned long long)in, RK_DENSE_INT8_MAX_IN);
+    enum rk_status status = check_shape(use, RK_TENSOR_SCALE, &layer->scale, int8, int8 ? out : 0, error);
+    if (status != RK_OK || !layer->calibrated)
+        return status;
+    if (!int8)
+        return rk_error_set(error, RK_INVALID, "the inputs of %s have a range, which only int8 layers use", name);
+    /* Comparisons are written so that NaN fails them. The step between two levels must be a normal number. */
+    const float step = (layer->high - layer->low) / 255.0f;
+    if (!(layer->low <= 0.0f && layer->high >= 0.0f && isfinite(step) && step >= FLT_MIN))
+        return rk_error_set(error, RK_INVALID,
+                            "the inputs of %s range from %g to %g; the range must be finite, not empty, and hold 0",
+                            name, (double)layer->low, (double)layer->high);
+    return RK_OK;
+}
+
+/* weight [out, in], bias [1, out] where there is one, and what the format asks for. */
+static enum rk_status check_linear(const struct rk_layer_use *use, uint32_t out, uint64_t in, bool bias,
+                                   struct rk_error *error)
+{
+    const struct rk_linear_spec *layer = use->layer;
+    enum rk_status status = check_shape(use, RK_TENSOR_WEIGHT, &layer->weight, out, in, error);
+    if (status == RK_OK)
+        status = check_shape(use, RK_TENSOR_BIAS, &layer->bias, bias, bias ? out : 0, error);
+    return status == RK_OK ? check_format(use, out, in, error) : status;
 }
 
 /* Each layer reads what the one before it wrote. *width: of the input; of the output afterwards. */
-static enum rk_status check_mlp(const struct rk_mlp_spec *mlp, const char *what, uint64_t *width,
+static enum rk_status check_mlp(const struct rk_mlp_spec *mlp, enum rk_stage stage, uint64_t *width,
                                 struct rk_error *error)
 {
     for (uint32_t l = 0; l < mlp->num_layers; l++) {
-        const struct rk_linear_spec *layer = &mlp->layers[l];
-        const uint32_t out = layer->weight.rows;
+        const struct rk_layer_use use = {&mlp->layers[l], stage, l};
+        const struct rk_tensor_use weight = {.layer = use, .part = RK_TENSOR_WEIGHT};
+        const uint32_t out = use.layer->weight.rows;
+        char name[RK_TENSOR_NAME_BYTES];
         if (out == 0 || out > RK_MAX_WIDTH)
-            return rk_error_set(error, RK_INVALID, "%s[%u].weight has %u rows; 1 to %u are allowed", what, l, out,
-                                RK_MAX_WIDTH);
-        enum rk_status status = check_shape(&layer->weight, out, *width, what, l, "weight", error);
-        if (status == RK_OK)
-            status = check_shape(&layer->bias, 1, out, what, l, "bias", error);
+            return rk_error_set(error, RK_INVALID, "%s has %u rows; 1 to %u are allowed",
+                                rk_tensor_use_name(&weight, name), out, RK_MAX_WIDTH);
+        enum rk_status status = check_linear(&use, out, *width, true, error);
         if (status != RK_OK)
             return status;
         *width = out;
@@ -242,6 +293,10 @@ static enum rk_status check_dot(const struct rk_model_spec *spec, uint32_t botto
                 "features[%u] '%.128s' has embedding_dim %u where the dot interaction multiplies vectors of %u", f,
                 spec->features[f].name, feature_dim, dim);
     }
+    if (spec->interaction.format == RK_DENSE_INT8 && dim > RK_DENSE_INT8_MAX_IN)
+        return rk_error_set(error, RK_INVALID,
+                            "interaction.format is int8 for vectors of %u; its sums hold at most %u: use bf16", dim,
+                            RK_DENSE_INT8_MAX_IN);
     return RK_OK;
 }
 
@@ -257,11 +312,13 @@ static enum rk_status check_cross(const struct rk_interaction_spec *interaction,
     enum rk_status status = RK_OK;
     for (uint32_t k = 0; status == RK_OK && k < interaction->num_cross; k++) {
         const struct rk_cross_spec *cross = &interaction->cross[k];
-        status = check_shape(&cross->v.weight, interaction->rank, width, "interaction.cross", k, "v", error);
+        const struct rk_layer_use v = {&cross->v, RK_STAGE_CROSS_V, k}, w = {&cross->w, RK_STAGE_CROSS_W, k};
+        status = check_linear(&v, interaction->rank, width, false, error);
         if (status == RK_OK)
-            status = check_shape(&cross->w.weight, width, interaction->rank, "interaction.cross", k, "w", error);
-        if (status == RK_OK)
-            status = check_shape(&cross->w.bias, 1, width, "interaction.cross", k, "bias", error);
+            status = check_linear(&w, (uint32_t)width, interaction->rank, true, error);
+        if (status == RK_OK && cross->v.format != cross->w.format)
+            status = rk_error_set(error, RK_INVALID, "interaction.cross[%u]: v is %s and w %s; a layer has one format",
+                                  k, rk_dense_format_name(cross->v.format), rk_dense_format_name(cross->w.format));
     }
     return status;
 }
@@ -299,6 +356,12 @@ static enum rk_status check_interaction(const struct rk_model_spec *spec, const 
     if (interaction->op != RK_INTERACTION_DCN_V2 && interaction->num_cross != 0)
         return rk_error_set(error, RK_INVALID, "interaction has %u cross layers, which only dcn_v2 reads",
                             interaction->num_cross);
+    if ((unsigned)interaction->format >= RK_DENSE_FORMAT_COUNT)
+        return rk_error_set(error, RK_INVALID, "interaction.format is %d, none of fp32, bf16, int8",
+                            (int)interaction->format);
+    if (interaction->op != RK_INTERACTION_DOT && interaction->format != RK_DENSE_F32)
+        return rk_error_set(error, RK_INVALID, "interaction.format is %s, which only dot knows",
+                            rk_dense_format_name(interaction->format));
     switch (interaction->op) {
     case RK_INTERACTION_DOT:
         if (interaction->pairs != RK_PAIRS_TRIL && interaction->pairs != RK_PAIRS_TRIU)
@@ -320,7 +383,7 @@ static enum rk_status check_layers(const struct rk_model_spec *spec, struct rk_e
     if (width == 0 && spec->bottom.num_layers > 0)
         return rk_error_set(error, RK_INVALID, "bottom_mlp has %u layers but there are no dense inputs for it",
                             spec->bottom.num_layers);
-    enum rk_status status = check_mlp(&spec->bottom, "bottom_mlp", &width, error);
+    enum rk_status status = check_mlp(&spec->bottom, RK_STAGE_BOTTOM, &width, error);
     if (status == RK_OK)
         status = check_interaction(spec, &widths, error);
     if (status != RK_OK)
@@ -330,7 +393,7 @@ static enum rk_status check_layers(const struct rk_model_spec *spec, struct rk_e
     if (spec->num_heads == 0)
         return rk_error_set(error, RK_INVALID, "heads is empty; every model gives at least one score");
     width = widths.top_in;
-    status = check_mlp(&spec->top, "top_mlp", &width, error);
+    status = check_mlp(&spec->top, RK_STAGE_TOP, &width, error);
     if (status == RK_OK && width != spec->num_heads)
         status =
             rk_error_set(error, RK_INVALID, "top_mlp[%u].weight has %llu rows for %u heads; it needs one row per head",
@@ -340,38 +403,10 @@ static enum rk_status check_layers(const struct rk_model_spec *spec, struct rk_e
 
 /* ---- the weights file ---- */
 
-/* Every tensor of the model with the place that it has in the manifest. */
-struct tensor_use {
-    const struct rk_tensor_spec *tensor;
-    const char *what, *part;
-    uint32_t index;
-};
-
-static size_t list_mlp(const struct rk_mlp_spec *mlp, const char *what, struct tensor_use *uses)
-{
-    for (uint32_t l = 0; l < mlp->num_layers; l++) {
-        *uses++ = (struct tensor_use){&mlp->layers[l].weight, what, "weight", l};
-        *uses++ = (struct tensor_use){&mlp->layers[l].bias, what, "bias", l};
-    }
-    return 2 * (size_t)mlp->num_layers;
-}
-
-static size_t list_tensors(const struct rk_model_spec *spec, struct tensor_use *uses)
-{
-    size_t count = list_mlp(&spec->bottom, "bottom_mlp", uses);
-    for (uint32_t k = 0; k < spec->interaction.num_cross; k++) {
-        const struct rk_cross_spec *cross = &spec->interaction.cross[k];
-        uses[count++] = (struct tensor_use){&cross->v.weight, "interaction.cross", "v", k};
-        uses[count++] = (struct tensor_use){&cross->w.weight, "interaction.cross", "w", k};
-        uses[count++] = (struct tensor_use){&cross->w.bias, "interaction.cross", "bias", k};
-    }
-    return count + list_mlp(&spec->top, "top_mlp", uses + count);
-}
-
 static int compare_offsets(const void *a, const void *b)
 {
-    uint64_t first = ((const struct tensor_use *)a)->tensor->offset,
-             second = ((const struct tensor_use *)b)->tensor->offset;
+    uint64_t first = ((const struct rk_tensor_use *)a)->tensor->offset,
+             second = ((const struct rk_tensor_use *)b)->tensor->offset;
     return (first > second) - (first < second);
 }
 
@@ -379,31 +414,28 @@ static int compare_offsets(const void *a, const void *b)
  * ending with the last one. So they cannot overlap, and no byte of the file is unaccounted for. */
 static enum rk_status check_weights(const struct rk_model_spec *spec, struct rk_error *error)
 {
-    struct tensor_use uses[(2 + 2 + 3) * RK_MAX_LAYERS];
-    size_t count = list_tensors(spec, uses);
+    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
+    const size_t count = rk_model_spec_tensors(spec, uses);
     qsort(uses, count, sizeof *uses, compare_offsets);
     uint64_t end = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct tensor_use *use = &uses[i];
-        const uint64_t offset = use->tensor->offset;
+        const uint64_t offset = uses[i].tensor->offset, bytes = uses[i].bytes;
+        char name[RK_TENSOR_NAME_BYTES];
+        rk_tensor_use_name(&uses[i], name);
         if (offset % TENSOR_ALIGNMENT != 0)
-            return rk_error_set(error, RK_INVALID, "%s[%u].%s is at offset %llu, not a multiple of %d", use->what,
-                                use->index, use->part, (unsigned long long)offset, TENSOR_ALIGNMENT);
+            return rk_error_set(error, RK_INVALID, "%s is at offset %llu, not a multiple of %d", name,
+                                (unsigned long long)offset, TENSOR_ALIGNMENT);
         if (offset < end)
-            return rk_error_set(error, RK_INVALID,
-                                "%s[%u].%s is at offset %llu, overlapping a tensor that ends at %llu", use->what,
-                                use->index, use->part, (unsigned long long)offset, (unsigned long long)end);
+            return rk_error_set(error, RK_INVALID, "%s is at offset %llu, overlapping a tensor that ends at %llu", name,
+                                (unsigned long long)offset, (unsigned long long)end);
         if (offset - end >= TENSOR_ALIGNMENT)
-            return rk_error_set(error, RK_INVALID,
-                                "%s[%u].%s is at offset %llu: a hole after the tensor that ends at %llu", use->what,
-                                use->index, use->part, (unsigned long long)offset, (unsigned long long)end);
-        /* Both factors are at most RK_MAX_WIDTH, so the product fits. */
-        uint64_t bytes = (uint64_t)use->tensor->rows * use->tensor->columns * sizeof(float);
+            return rk_error_set(error, RK_INVALID, "%s is at offset %llu: a hole after the tensor that ends at %llu",
+                                name, (unsigned long long)offset, (unsigned long long)end);
         if (!rk_checked_add(offset, bytes, &end) || end > spec->weights_bytes)
             return rk_error_set(error, RK_INVALID,
-                                "%s[%u].%s takes %llu bytes at offset %llu, past the end of '%.128s' at %llu",
-                                use->what, use->index, use->part, (unsigned long long)bytes, (unsigned long long)offset,
-                                spec->weights_file, (unsigned long long)spec->weights_bytes);
+                                "%s takes %llu bytes at offset %llu, past the end of '%.128s' at %llu", name,
+                                (unsigned long long)bytes, (unsigned long long)offset, spec->weights_file,
+                                (unsigned long long)spec->weights_bytes);
     }
     if (spec->weights_bytes != end)
         return rk_error_set(error, RK_INVALID, "'%.128s' has %llu bytes where its tensors end at %llu: trailing bytes",

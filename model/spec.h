@@ -45,7 +45,8 @@ struct rk_linear_spec {
     struct rk_tensor_spec weight, bias; /* bias [1, out]; rows = 0: there is none (V of a cross layer) */
     enum rk_dense_format format;
     struct rk_tensor_spec scale; /* int8: [1, out] */
-    bool calibrated; /* int8: inputs are taken to lie in [low, high]; otherwise each row has its own range */
+    /* int8: inputs are taken to lie in [low, high], low <= 0 <= high; otherwise each row has its own range */
+    bool calibrated;
     float low, high;
 };
 
@@ -66,9 +67,8 @@ struct rk_interaction_spec {
     enum rk_interaction_op op;
     enum rk_pairs pairs; /* dot: row by row, tril takes j < i, triu takes j > i */
     bool self;           /* dot: adds i = j */
-    enum rk_dense_format
-        format; /* dot: in what the vectors are multiplied; int8: each vector symmetric, scale max / 127
-                 */
+    /* dot: in what the vectors are multiplied; int8: each vector symmetric, scale max / 127 */
+    enum rk_dense_format format;
     const struct rk_cross_spec *cross; /* dcn_v2 */
     uint32_t num_cross, rank;
 };
@@ -90,6 +90,41 @@ struct rk_model_spec {
     uint64_t weights_bytes, weights_xxh3;
 };
 
+/* The parts of a model that have linear layers, in the order of the weights file. In the file, each cross layer's w
+ * follows its v. */
+enum rk_stage { RK_STAGE_BOTTOM, RK_STAGE_CROSS_V, RK_STAGE_CROSS_W, RK_STAGE_TOP, RK_STAGE_COUNT };
+
+/* A linear layer and its place in the model. */
+struct rk_layer_use {
+    const struct rk_linear_spec *layer;
+    enum rk_stage stage;
+    uint32_t index; /* within its stage */
+};
+#define RK_MAX_LAYER_USES (4 * RK_MAX_LAYERS)
+
+/* All linear layers in the order of the weights file; returns their number. Counts must be within their bounds. */
+size_t rk_model_spec_layers(const struct rk_model_spec *spec, struct rk_layer_use uses[RK_MAX_LAYER_USES]);
+
+enum rk_tensor_part { RK_TENSOR_WEIGHT, RK_TENSOR_SCALE, RK_TENSOR_BIAS, RK_TENSOR_PART_COUNT };
+
+/* A tensor of the weights file and what it is there for. */
+struct rk_tensor_use {
+    const struct rk_tensor_spec *tensor;
+    struct rk_layer_use layer;
+    enum rk_tensor_part part;
+    enum rk_dense_format format; /* of its elements; scales and biases are float32 */
+    uint64_t bytes;
+};
+#define RK_MAX_TENSOR_USES (RK_TENSOR_PART_COUNT * RK_MAX_LAYER_USES)
+
+/* All tensors in the order of the weights file, each layer's weight, scale and bias; returns their number. Formats and
+ * sizes must be within their bounds. */
+size_t rk_model_spec_tensors(const struct rk_model_spec *spec, struct rk_tensor_use uses[RK_MAX_TENSOR_USES]);
+
+/* "bottom_mlp[2].scale", "interaction.cross[0].v_scale": the tensor's name in error texts. Returns `name`. */
+#define RK_TENSOR_NAME_BYTES 48
+const char *rk_tensor_use_name(const struct rk_tensor_use *use, char name[RK_TENSOR_NAME_BYTES]);
+
 /* Widths that follow from a checked spec. */
 struct rk_model_widths {
     uint32_t dense;       /* num_context_dense + num_candidate_dense */
@@ -100,9 +135,9 @@ struct rk_model_widths {
 };
 
 /* Checks everything that can be checked without the files: names (unique, printable), indexes, bounds, layer shapes
- * that chain, the interaction's width against the top MLP's input, dims equal under `dot`, weighted only with sum,
- * shards that cover their table once, tensor ranges inside the weights file, 64-byte aligned, not overlapping, without
- * trailing bytes. RK_INVALID with a text that names the field, the value and what would be right. */
+ * that chain, formats, the interaction's width against the top MLP's input, dims equal under `dot`, weighted only with
+ * sum, shards that cover their table once, tensor ranges inside the weights file, 64-byte aligned, not overlapping,
+ * without trailing bytes. RK_INVALID with a text that names the field, the value and what would be right. */
 enum rk_status rk_model_spec_check(const struct rk_model_spec *spec, struct rk_error *error);
 
 /* Only for a checked spec. */

@@ -102,19 +102,33 @@ bool rk_spec_json_features(const struct rk_json_at *root, struct rk_model_spec *
     return true;
 }
 
-static bool read_dot(const struct rk_json_at *at, struct rk_interaction_spec *interaction)
+bool rk_spec_json_dense_format(const struct rk_json_at *at, enum rk_dense_format *format)
 {
-    static const char *const keys[] = {"op", "pairs", "self", NULL};
+    const char *names[RK_DENSE_FORMAT_COUNT + 1] = {NULL};
+    struct rk_json_at field;
+    unsigned choice = RK_DENSE_F32;
+    for (int i = 0; i < RK_DENSE_FORMAT_COUNT; i++)
+        names[i] = rk_dense_format_name((enum rk_dense_format)i);
+    if (rk_json_find(at, "format", &field) && !rk_json_choice(&field, names, &choice))
+        return false;
+    *format = (enum rk_dense_format)choice;
+    return true;
+}
+
+static bool read_dot(const struct rk_json_at *at, bool with_format, struct rk_interaction_spec *interaction)
+{
+    static const char *const plain_keys[] = {"op", "pairs", "self", NULL};
+    static const char *const keys[] = {"op", "pairs", "self", "format", NULL};
     struct rk_json_at field;
     unsigned choice;
-    if (!rk_json_object(at, keys) || !rk_json_get(at, "pairs", &field) ||
-        !rk_json_choice(&field, rk_pairs_names, &choice))
+    if (!rk_json_object(at, with_format ? keys : plain_keys) || !rk_spec_json_dense_format(at, &interaction->format) ||
+        !rk_json_get(at, "pairs", &field) || !rk_json_choice(&field, rk_pairs_names, &choice))
         return false;
     interaction->pairs = (enum rk_pairs)choice;
     return rk_json_get(at, "self", &field) && rk_json_bool(&field, &interaction->self);
 }
 
-bool rk_spec_json_interaction(const struct rk_json_at *root, struct rk_json_at *at,
+bool rk_spec_json_interaction(const struct rk_json_at *root, bool with_format, struct rk_json_at *at,
                               struct rk_interaction_spec *interaction)
 {
     static const char *const cat_keys[] = {"op", NULL};
@@ -129,7 +143,7 @@ bool rk_spec_json_interaction(const struct rk_json_at *root, struct rk_json_at *
     interaction->op = (enum rk_interaction_op)choice;
     switch (interaction->op) {
     case RK_INTERACTION_DOT:
-        return read_dot(at, interaction);
+        return read_dot(at, with_format, interaction);
     case RK_INTERACTION_CAT:
         return rk_json_object(at, cat_keys);
     case RK_INTERACTION_DCN_V2:

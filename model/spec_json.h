@@ -15,8 +15,11 @@ bool rk_spec_json_table(const struct rk_json_at *at, struct rk_table_spec *table
 bool rk_spec_json_features(const struct rk_json_at *root, struct rk_model_spec *spec); /* after the tables */
 
 /* `interaction`, whole for dot and cat. dcn_v2 names its tensors differently in the two files: of it only the op is
- * read, and *at is left on the object for the caller to read the rest. */
-bool rk_spec_json_interaction(const struct rk_json_at *root, struct rk_json_at *at,
+ * read, and *at is left on the object for the caller to read the rest. with_format: dot may have a number format. */
+bool rk_spec_json_interaction(const struct rk_json_at *root, bool with_format, struct rk_json_at *at,
                               struct rk_interaction_spec *interaction);
+
+/* The field `format` of a layer or of an interaction: a dense format, fp32 where there is none. */
+bool rk_spec_json_dense_format(const struct rk_json_at *at, enum rk_dense_format *format);
 
 #endif

@@ -10,8 +10,8 @@
 #define FEW_ROWS 4u
 #define SMALL    1000000u
 
-void rk_linear_run(const float *w, uint32_t in, uint32_t out, const float *x, size_t x_stride, uint32_t rows, float *y,
-                   size_t y_stride)
+void rk_tower_linear(const float *w, uint32_t in, uint32_t out, const float *x, size_t x_stride, uint32_t rows,
+                     float *y, size_t y_stride)
 {
     if (rows == 1 || (rows <= FEW_ROWS && (uint64_t)rows * in * out > SMALL)) {
         for (uint32_t r = 0; r < rows; r++)
@@ -64,8 +64,8 @@ void rk_tower_run(const struct rk_tower *tower, const float *x, size_t x_stride,
         const uint32_t in = layer->weight.columns, out = layer->weight.rows;
         float *to = last ? y : turns[l % 2];
         const size_t to_stride = last ? y_stride : out;
-        rk_linear_run((const float *)(tower->weights + layer->weight.offset), in, out, x, x_stride, rows, to,
-                      to_stride);
+        rk_tower_linear((const float *)(tower->weights + layer->weight.offset), in, out, x, x_stride, rows, to,
+                        to_stride);
         add_bias((const float *)(tower->weights + layer->bias.offset), out, !last || tower->relu_last, to, to_stride,
                  rows);
         x = to;

@@ -11,8 +11,8 @@
 /* y[rows][out] = x[rows][in] W^T, with W [out, in]; y rows lie y_stride floats apart, x rows x_stride. No allocation. A
  * row's result depends in its last bits on `rows` (OpenBLAS picks its kernel by the shape), never on what the other
  * rows hold. */
-void rk_linear_run(const float *w, uint32_t in, uint32_t out, const float *x, size_t x_stride, uint32_t rows, float *y,
-                   size_t y_stride);
+void rk_tower_linear(const float *w, uint32_t in, uint32_t out, const float *x, size_t x_stride, uint32_t rows,
+                     float *y, size_t y_stride);
 
 /* An MLP bound to its weights; plain data that refers to the spec and the mapping. */
 struct rk_tower {

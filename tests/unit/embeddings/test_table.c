@@ -206,8 +206,8 @@ Test(table, a_spec_that_does_not_add_up_is_refused_by_name)
         {6, 4, "gap"},
         {4, 6, "overlap"},
         {5, 0, "num_rows is 0"},
-        {5, 6, "past num_embeddings"},
-        {5, UINT64_MAX, "past num_embeddings"},
+        {5, 6, "past the table's 10 stored rows"},
+        {5, UINT64_MAX, "past the table's 10 stored rows"},
         {5, 4, "cover 9 of 10"},
     };
     spec = huge(10, 4);

@@ -49,14 +49,37 @@ Test(manifest, what_was_printed_is_read_back_and_printed_the_same)
     rk_arena_deinit(&arena);
 }
 
+struct change {
+    const char *from, *to;
+    enum rk_status status;
+    const char *text;
+};
+
+/* Each change alone makes the text a manifest that is refused, with the words that the case asks for. */
+static void expect_refusals(const char *from_text, const struct change *cases, size_t count)
+{
+    const size_t capacity = strlen(from_text) + 256;
+    char *text = malloc(capacity);
+    for (size_t i = 0; i < count; i++) {
+        const char *at = strstr(from_text, cases[i].from);
+        cr_assert_not_null(at, "'%s' is not in the manifest:\n%s", cases[i].from, from_text);
+        int length = snprintf(text, capacity, "%.*s%s%s", (int)(at - from_text), from_text, cases[i].to,
+                              at + strlen(cases[i].from));
+        struct rk_error error = {0};
+        enum rk_status status = parse(text, (size_t)length, &error);
+        cr_expect_eq(status, cases[i].status, "%s -> %s: %s '%s'", cases[i].from, cases[i].to, rk_status_name(status),
+                     error.text);
+        cr_expect_not_null(strstr(error.text, cases[i].text), "%s -> %s: '%s', expected '%s' in it", cases[i].from,
+                           cases[i].to, error.text, cases[i].text);
+        cr_expect_not_null(strstr(error.text, "manifest.json"), "'%s' does not name the file", error.text);
+    }
+    free(text);
+}
+
 Test(manifest, what_is_wrong_is_named)
 {
-    static const struct {
-        const char *from, *to;
-        enum rk_status status;
-        const char *text;
-    } cases[] = {
-        {"\"version\": 1", "\"version\": 2", RK_UNSUPPORTED, "format.version is 2, newer than this program"},
+    static const struct change cases[] = {
+        {"\"version\": 1", "\"version\": 3", RK_UNSUPPORTED, "format.version is 3, newer than this program"},
         {"\"version\": 1", "\"version\": 0", RK_CORRUPT, "format.version is 0"},
         {"\"version\": 1", "\"version\": \"1\"", RK_CORRUPT, "format.version is a string"},
         {"rankd-model", "rankd-cache", RK_CORRUPT, "format.name is 'rankd-cache'"},
@@ -84,22 +107,14 @@ Test(manifest, what_is_wrong_is_named)
         {"\"weights\": {", "\"weights\": {\"more\": 1, ", RK_CORRUPT, "weights.more is not a known field"},
         {"\"out_of_range\": \"reject\"", "\"out_of_range\": \"clamp\"", RK_CORRUPT,
          "tables[0].out_of_range is 'clamp'"},
+        /* What only version 2 knows. */
+        {"\"format\": \"fp32\"", "\"format\": \"int8\"", RK_CORRUPT,
+         "tables[0].format is 'int8', must be one of 'fp32'"},
+        {"\"shards\"", "\"kept\": {}, \"shards\"", RK_CORRUPT, "tables[0].kept is not a known field"},
+        {"\"weight\"", "\"format\": \"bf16\", \"weight\"", RK_CORRUPT, "bottom_mlp[0].format is not a known field"},
+        {"\"pairs\"", "\"format\": \"fp32\", \"pairs\"", RK_CORRUPT, "interaction.format is not a known field"},
     };
-    char *text = malloc(good_bytes + 256);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const char *at = strstr(good, cases[i].from);
-        cr_assert_not_null(at, "'%s' is not in the manifest:\n%s", cases[i].from, good);
-        int length = snprintf(text, good_bytes + 256, "%.*s%s%s", (int)(at - good), good, cases[i].to,
-                              at + strlen(cases[i].from));
-        struct rk_error error = {0};
-        enum rk_status status = parse(text, (size_t)length, &error);
-        cr_expect_eq(status, cases[i].status, "%s -> %s: %s '%s'", cases[i].from, cases[i].to, rk_status_name(status),
-                     error.text);
-        cr_expect_not_null(strstr(error.text, cases[i].text), "%s -> %s: '%s', expected '%s' in it", cases[i].from,
-                           cases[i].to, error.text, cases[i].text);
-        cr_expect_not_null(strstr(error.text, "manifest.json"), "'%s' does not name the file", error.text);
-    }
-    free(text);
+    expect_refusals(good, cases, sizeof cases / sizeof *cases);
 }
 
 Test(manifest, a_text_cut_at_any_byte_is_refused)
@@ -142,5 +157,112 @@ Test(manifest, a_table_of_five_billion_rows_can_be_described)
     cr_assert_eq(read.spec.tables[0].num_embeddings, 5000000000u);
     cr_assert_eq(read.spec.tables[0].shards[1].first_row, 3000000000u);
     free(text);
+    rk_arena_deinit(&arena);
+}
+
+/* ---- version 2 ---- */
+
+/* The tiny model with an int8 bottom layer that is calibrated, top layers in bf16 and int8, quantised vectors, and a
+ * first table of int4 rows of which two are kept. What the spec points to lies in the arena. */
+static void quantise(struct rk_manifest *manifest, struct rk_arena *arena)
+{
+    struct rk_model_spec *spec = &manifest->spec;
+    struct rk_linear_spec *bottom = rk_arena_array(arena, 1, sizeof *bottom),
+                          *top = rk_arena_array(arena, 2, sizeof *top);
+    bottom[0] = spec->bottom.layers[0];
+    bottom[0].format = RK_DENSE_INT8;
+    bottom[0].calibrated = true;
+    bottom[0].low = -0.1f;
+    bottom[0].high = 3.0f;
+    memcpy(top, spec->top.layers, 2 * sizeof *top);
+    top[0].format = RK_DENSE_BF16;
+    top[1].format = RK_DENSE_INT8;
+    bottom[0].scale = (struct rk_tensor_spec){1, bottom[0].weight.rows, 0};
+    top[1].scale = (struct rk_tensor_spec){1, top[1].weight.rows, 0};
+    spec->bottom.layers = bottom;
+    spec->top.layers = top;
+    spec->interaction.format = RK_DENSE_INT8;
+    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
+    const size_t count = rk_model_spec_tensors(spec, uses);
+    spec->weights_bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct rk_tensor_spec *tensor = (struct rk_tensor_spec *)uses[i].tensor;
+        tensor->offset = (spec->weights_bytes + 63) / 64 * 64;
+        spec->weights_bytes = tensor->offset + uses[i].bytes;
+    }
+    static const struct rk_shard_spec shards[] = {{"r0", 0, 3, 1}};
+    struct rk_table_spec *tables = rk_arena_array(arena, spec->num_tables, sizeof *tables);
+    memcpy(tables, spec->tables, spec->num_tables * sizeof *tables);
+    tables[0].format = RK_ROWS_INT4;
+    tables[0].kept = (struct rk_kept_spec){"table-000.kept", 2, 7};
+    tables[0].shards = shards;
+    tables[0].num_shards = 1;
+    spec->tables = tables;
+}
+
+/* The text of the quantised manifest, in the arena. */
+static char *quantised_text(struct rk_arena *arena)
+{
+    struct rk_manifest manifest;
+    struct rk_error error = {0};
+    cr_assert_eq(rk_manifest_parse(good, good_bytes, arena, &manifest, &error), RK_OK, "%s", error.text);
+    quantise(&manifest, arena);
+    char *printed = rk_manifest_print(&manifest), *text = rk_arena_printf(arena, "%s", printed);
+    free(printed);
+    return text;
+}
+
+Test(manifest, formats_and_pruned_tables_are_read_back_and_printed_the_same)
+{
+    struct rk_arena arena;
+    struct rk_manifest read;
+    struct rk_error error = {0};
+    rk_arena_init(&arena, 4096);
+    const char *text = quantised_text(&arena);
+    cr_assert_not_null(strstr(text, "\"version\": 2"), "%s", text);
+    cr_assert_eq(rk_manifest_parse(text, strlen(text), &arena, &read, &error), RK_OK, "%s", error.text);
+    char *again = rk_manifest_print(&read);
+    cr_assert_str_eq(again, text);
+    free(again);
+    const struct rk_linear_spec *bottom = read.spec.bottom.layers;
+    cr_assert(bottom->format == RK_DENSE_INT8 && bottom->calibrated && bottom->low == -0.1f && bottom->high == 3.0f);
+    cr_assert_eq(bottom->scale.columns, bottom->weight.rows);
+    cr_assert_eq(read.spec.top.layers[0].format, RK_DENSE_BF16);
+    cr_assert(!read.spec.top.layers[1].calibrated);
+    cr_assert_eq(read.spec.interaction.format, RK_DENSE_INT8);
+    cr_assert_eq(read.spec.tables[0].format, RK_ROWS_INT4);
+    cr_assert(read.spec.tables[0].kept.num_rows == 2 && read.spec.tables[0].kept.xxh3 == 7);
+    cr_assert_null(read.spec.tables[1].kept.file);
+    rk_arena_deinit(&arena);
+}
+
+Test(manifest, what_is_wrong_about_formats_is_named)
+{
+    static const struct change cases[] = {
+        {"\"version\": 2", "\"version\": 1", RK_CORRUPT, "must be one of 'fp32'"},
+        {"\"int4\"", "\"int5\"", RK_CORRUPT, "tables[0].format is 'int5', must be one of 'fp32', 'fp16'"},
+        {"\"int4\"", "4", RK_CORRUPT, "tables[0].format is a whole number"},
+        {"\"table-000.kept\"", "\"../kept\"", RK_CORRUPT, "tables[0].kept.file is '../kept'"},
+        {"\"table-000.kept\"", "\"r0\"", RK_CORRUPT, "two files are named 'r0'"},
+        {"\"rows\": 2,", "\"rows\": 6,", RK_CORRUPT, "tables[0].kept.rows is 6"},
+        {"\"rows\": 2,", "\"rows\": 3,", RK_CORRUPT, "cover 3 of 4"},
+        {"\"rows\": 2,", "\"more\": 2,", RK_CORRUPT, "tables[0].kept.more is not a known field"},
+        {"\"0000000000000007\"", "\"7\"", RK_CORRUPT, "tables[0].kept.xxh3 must be"},
+        {"\"format\": \"int8\"", "\"format\": \"int9\"", RK_CORRUPT, "bottom_mlp[0].format is 'int9'"},
+        {"\"format\": \"int8\"", "\"format\": \"bf16\"", RK_CORRUPT,
+         "bottom_mlp[0].scale has a meaning only with format 'int8'"},
+        {"\"format\": \"int8\"", "\"x-format\": \"int8\"", RK_CORRUPT,
+         "bottom_mlp[0].scale has a meaning only with format 'int8'"},
+        {"\"scale\"", "\"x-scale\"", RK_CORRUPT, "bottom_mlp[0].scale is missing"},
+        {"\"scale\"", "\"w_scale\"", RK_CORRUPT, "bottom_mlp[0].w_scale is not a known field"},
+        {"-0.100000001", "0.5", RK_CORRUPT, "the inputs of bottom_mlp[0].weight range from 0.5 to 3"},
+        {"-0.100000001", "1e39", RK_CORRUPT, "bottom_mlp[0].input[0] is 1e+39, too large"},
+        {"-0.100000001", "\"0\"", RK_CORRUPT, "bottom_mlp[0].input[0] is a string"},
+        {"-0.100000001", "0, 1", RK_CORRUPT, "bottom_mlp[0].input has 3 items"},
+        {"\"bf16\"", "\"int8\"", RK_CORRUPT, "top_mlp[0].scale is missing"},
+    };
+    struct rk_arena arena;
+    rk_arena_init(&arena, 4096);
+    expect_refusals(quantised_text(&arena), cases, sizeof cases / sizeof *cases);
     rk_arena_deinit(&arena);
 }

@@ -1,5 +1,6 @@
 /* A valid spec, changed in one place at a time: every change must be refused with a text that names it. */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <string.h>
 
 #include "tests/unit/model/small_model.h"
@@ -212,6 +213,104 @@ Test(spec, the_interaction_fits_its_inputs)
     REFUSED(model.cross[1].w.weight.rows, 39, "interaction.cross[1].w");
     REFUSED(model.cross[1].w.bias.columns, 39, "interaction.cross[1].bias");
     REFUSED(model.cross[1].v.weight.columns, 39, "interaction.cross[1].v");
+}
+
+/* Gives every layer a format, its scales where it has some, and each tensor its place in the file. */
+static void set_formats(enum rk_dense_format format)
+{
+    struct rk_layer_use layers[RK_MAX_LAYER_USES];
+    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
+    const size_t num_layers = rk_model_spec_layers(&model.spec, layers);
+    for (size_t l = 0; l < num_layers; l++) {
+        struct rk_linear_spec *layer = (struct rk_linear_spec *)layers[l].layer;
+        layer->format = format;
+        layer->scale = (struct rk_tensor_spec){format == RK_DENSE_INT8, layer->weight.rows, 0};
+    }
+    const size_t num_uses = rk_model_spec_tensors(&model.spec, uses);
+    model.spec.weights_bytes = 0;
+    for (size_t i = 0; i < num_uses; i++) {
+        struct rk_tensor_spec *tensor = (struct rk_tensor_spec *)uses[i].tensor;
+        tensor->offset = (model.spec.weights_bytes + 63) / 64 * 64;
+        model.spec.weights_bytes = tensor->offset + uses[i].bytes;
+    }
+}
+
+Test(spec, layers_have_formats)
+{
+    for (int op = 0; op < 3; op++)
+        for (int format = 0; format < RK_DENSE_FORMAT_COUNT; format++) {
+            describe((enum rk_interaction_op)op);
+            set_formats((enum rk_dense_format)format);
+            expect_valid(rk_dense_format_name((enum rk_dense_format)format));
+        }
+    /* dcn_v2, all int8 */
+    struct rk_linear_spec *bottom = &model.bottom[0];
+    REFUSED(bottom->format, (enum rk_dense_format)9, "bottom_mlp[0].weight has format 9");
+    REFUSED(bottom->format, RK_DENSE_BF16, "bottom_mlp[0].scale is [1, 16]; here, layers in bf16 have none");
+    REFUSED(bottom->scale.columns, 15, "bottom_mlp[0].scale is [1, 15] where [1, 16] fits");
+    REFUSED(bottom->scale.rows, 0, "bottom_mlp[0].scale is [0, 16] where [1, 16] fits");
+    REFUSED(model.cross[0].v.bias.rows, 1, "interaction.cross[0].v_bias is [1, 0]; here, layers in int8 have none");
+    REFUSED(model.cross[1].w.scale.columns, 4, "interaction.cross[1].w_scale is [1, 4] where [1, 40] fits");
+    REFUSED(bottom->scale.offset, bottom->scale.offset + 64, "a hole");
+    REFUSED(model.spec.interaction.format, RK_DENSE_INT8, "interaction.format is int8, which only dot knows");
+    set_formats(RK_DENSE_BF16);
+    REFUSED(bottom->calibrated, true, "the inputs of bottom_mlp[0].weight have a range, which only int8 layers use");
+    model.cross[0].v.format = RK_DENSE_F32;
+    expect_invalid("interaction.cross[0]: v is fp32 and w bf16; a layer has one format");
+    describe(RK_INTERACTION_DOT);
+    REFUSED(model.spec.interaction.format, (enum rk_dense_format)3, "interaction.format is 3");
+    model.spec.interaction.format = RK_DENSE_INT8;
+    expect_valid("vectors in int8");
+}
+
+Test(spec, input_ranges_hold_zero_and_something_else)
+{
+    set_formats(RK_DENSE_INT8);
+    struct rk_linear_spec *layer = &model.top[1];
+    layer->calibrated = true;
+    static const float good[][2] = {{0, 1}, {-1, 0}, {-0.5f, 7}, {0, 1e-30f}, {-1e38f, 1e38f}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        layer->low = good[i][0];
+        layer->high = good[i][1];
+        expect_valid("a range");
+    }
+    static const float bad[][2] = {{0, 0},    {1, 2},      {-2, -1},        {1, -1},       {NAN, 1},
+                                   {-1, NAN}, {0, 1e-37f}, {-3e38f, 3e38f}, {0, INFINITY}, {-INFINITY, 0}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        layer->low = bad[i][0];
+        layer->high = bad[i][1];
+        expect_invalid("the inputs of top_mlp[1].weight range from");
+    }
+}
+
+Test(spec, int8_layers_are_narrow_enough_for_their_sums)
+{
+    for (uint32_t in = RK_DENSE_INT8_MAX_IN; in <= RK_DENSE_INT8_MAX_IN + 1; in++) {
+        struct small_shape shape = small_shape_typical(RK_INTERACTION_CAT);
+        shape.bottom[0] = in;
+        small_model_close(&model);
+        small_model_describe(&model, &shape);
+        set_formats(RK_DENSE_INT8);
+        if (in == RK_DENSE_INT8_MAX_IN)
+            expect_valid("the widest");
+        else
+            expect_invalid("bottom_mlp[1].weight is int8 with 65537 inputs; its sums hold at most 65536: use bf16");
+    }
+}
+
+Test(spec, pruned_tables_store_what_they_keep_and_one_row_more)
+{
+    struct rk_table_spec *table = &model.table_specs[1]; /* 50 rows in one shard */
+    table->kept = (struct rk_kept_spec){"t1.kept", 10, 0};
+    expect_invalid("shards[0].num_rows is 50, which goes past the table's 11 stored rows");
+    model.shards[1][0].num_rows = 11;
+    expect_valid("ten rows and the default row");
+    REFUSED(table->kept.num_rows, 51, "kept.rows is 51, more than num_embeddings 50");
+    REFUSED(table->kept.file, "t0.0.rows", "two files are named 't0.0.rows'");
+    REFUSED(table->kept.file, "a/b", "kept.file is 'a/b'");
+    table->kept.num_rows = 0;
+    model.shards[1][0].num_rows = 1;
+    expect_valid("nothing kept");
 }
 
 Test(spec, an_interaction_of_nothing_is_refused)

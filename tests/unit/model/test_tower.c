@@ -13,7 +13,7 @@ static void fill(float *values, size_t count, struct random *random)
         values[i] = random_float(random);
 }
 
-/* Shapes on both sides of every choice that rk_linear_run makes: one row, few rows of a big layer, many rows. */
+/* Shapes on both sides of every choice that rk_tower_linear makes: one row, few rows of a big layer, many rows. */
 Test(tower, a_linear_layer_is_x_times_w_transposed)
 {
     struct random random = random_from_seed();
@@ -29,7 +29,7 @@ Test(tower, a_linear_layer_is_x_times_w_transposed)
             const uint32_t rows = rows_of[n];
             for (size_t i = 0; i < (size_t)MAX_ROWS * y_stride; i++)
                 y[i] = 77.0f;
-            rk_linear_run(w, in, out, x, x_stride, rows, y, y_stride);
+            rk_tower_linear(w, in, out, x, x_stride, rows, y, y_stride);
             for (uint32_t r = 0; r < MAX_ROWS; r++)
                 for (uint32_t o = 0; o < y_stride; o++) {
                     const float got = y[(size_t)r * y_stride + o];
