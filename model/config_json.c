@@ -14,12 +14,42 @@
 #include "model/nearest.h"
 #include "model/spec_json.h"
 
-static bool read_table(const struct rk_json_at *at, struct rk_table_spec *table, const char **tensor)
+/* Formats that a table may already have in the checkpoint: those up to int2. */
+enum { NUM_PACKED = RK_ROWS_INT2 + 1 };
+
+static bool read_packing(const struct rk_json_at *at, struct rk_table_spec *table, enum rk_row_layout *layout)
 {
-    static const char *const keys[] = {"name", "rows", "dim", "weight", "out_of_range", "default_row", NULL};
+    static const char *const layouts[] = {"pytorch", "fbgemm", NULL};
+    static const enum rk_row_layout layout_of[] = {RK_LAYOUT_ROWS, RK_LAYOUT_FBGEMM};
+    const char *formats[NUM_PACKED + 1] = {NULL};
+    struct rk_json_at field;
+    unsigned choice;
+    for (int i = 0; i < NUM_PACKED; i++)
+        formats[i] = rk_row_format_name((enum rk_row_format)i);
+    if (rk_json_find(at, "format", &field)) {
+        if (!rk_json_choice(&field, formats, &choice))
+            return false;
+        table->format = (enum rk_row_format)choice;
+    }
+    *layout = table->format == RK_ROWS_F32 ? RK_LAYOUT_NUMBERS : RK_LAYOUT_ROWS;
+    if (!rk_json_find(at, "layout", &field))
+        return true;
+    if (rk_row_traits(table->format)->tail_bytes == 0)
+        return rk_json_fail(&field, RK_INVALID, "has a meaning only with format 'int8', 'int4' or 'int2'");
+    if (!rk_json_choice(&field, layouts, &choice))
+        return false;
+    *layout = layout_of[choice];
+    return true;
+}
+
+static bool read_table(const struct rk_json_at *at, struct rk_table_spec *table, const char **tensor,
+                       enum rk_row_layout *layout)
+{
+    static const char *const keys[] = {"name",   "rows",         "dim",         "weight", "format",
+                                       "layout", "out_of_range", "default_row", NULL};
     struct rk_json_at weight;
     return rk_json_object(at, keys) && rk_spec_json_table(at, table) && rk_json_get(at, "weight", &weight) &&
-           rk_json_string(&weight, tensor);
+           rk_json_string(&weight, tensor) && read_packing(at, table, layout);
 }
 
 static bool read_tables(const struct rk_json_at *root, struct rk_config *config)
@@ -30,14 +60,16 @@ static bool read_tables(const struct rk_json_at *root, struct rk_config *config)
         return false;
     config->tables = rk_json_alloc(at.doc, count, sizeof *config->tables);
     const char **tensors = rk_json_alloc(at.doc, count, sizeof *tensors);
-    if (config->tables == NULL || tensors == NULL)
+    enum rk_row_layout *layouts = rk_json_alloc(at.doc, count, sizeof *layouts);
+    if (config->tables == NULL || tensors == NULL || layouts == NULL)
         return false;
     for (size_t i = 0; i < count; i++) {
         struct rk_json_at item = rk_json_item(&at, i);
-        if (!read_table(&item, &config->tables[i], &tensors[i]))
+        if (!read_table(&item, &config->tables[i], &tensors[i], &layouts[i]))
             return false;
     }
     config->table_tensors = tensors;
+    config->table_layouts = layouts;
     config->spec.tables = config->tables;
     config->spec.num_tables = (uint32_t)count;
     return true;

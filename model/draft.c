@@ -72,23 +72,31 @@ static const char *shape_text(const struct rk_tensor *tensor, char *buffer, size
     return buffer;
 }
 
-/* Finds a float tensor with `rank` dimensions. */
-static enum rk_status find_float(const struct drafting *d, const char *field, const char *name, uint32_t rank,
-                                 const struct rk_tensor **tensor)
+/* Finds a tensor with `rank` dimensions. */
+static enum rk_status find_tensor(const struct drafting *d, const char *field, const char *name, uint32_t rank,
+                                  const struct rk_tensor **tensor)
 {
     char shape[200];
     *tensor = find(d, name);
     if (*tensor == NULL)
         return missing(d, field, name);
-    if ((*tensor)->dtype == RK_DTYPE_OTHER)
-        return rk_error_set(d->error, RK_UNSUPPORTED,
-                            "%s: tensor '%.128s' (%s) has dtype %.32s; only F32, F64, F16 and BF16 can be imported",
-                            d->weights_file, name, field, (*tensor)->dtype_name);
     if ((*tensor)->rank != rank)
         return rk_error_set(d->error, RK_INVALID, "%s: tensor '%.128s' (%s) has shape %s, must have %u dimension%s",
                             d->weights_file, name, field, shape_text(*tensor, shape, sizeof shape), rank,
                             rank == 1 ? "" : "s");
     return RK_OK;
+}
+
+static enum rk_status find_float(const struct drafting *d, const char *field, const char *name, uint32_t rank,
+                                 const struct rk_tensor **tensor)
+{
+    enum rk_status status = find_tensor(d, field, name, rank, tensor);
+    if (status == RK_OK && !rk_dtype_is_float((*tensor)->dtype))
+        return rk_error_set(d->error, RK_UNSUPPORTED,
+                            "%s: tensor '%.128s' (%s) has dtype %.32s; only F32, F64, F16 and BF16 can be imported%s",
+                            d->weights_file, name, field, (*tensor)->dtype_name,
+                            (*tensor)->dtype == RK_DTYPE_U8 ? "; a table of packed rows needs its format" : "");
+    return status;
 }
 
 static enum rk_status wrong_shape(const struct drafting *d, const char *field, const struct rk_tensor *tensor,
@@ -209,6 +217,43 @@ static enum rk_status cut_shards(struct drafting *d, uint32_t t, const struct rk
     return RK_OK;
 }
 
+/* Finds the tensor that holds a table's rows: numbers, or rows of the table's format ready-made. */
+static enum rk_status find_rows(const struct drafting *d, const char *field, const char *name,
+                                const struct rk_table_spec *table, enum rk_row_layout layout,
+                                const struct rk_tensor **tensor)
+{
+    char expected[160];
+    const bool bytes = rk_row_traits(table->format)->tail_bytes > 0;
+    uint64_t columns = bytes ? rk_packed_row_bytes(table->format, layout, table->embedding_dim) : table->embedding_dim;
+    uint64_t padding = layout == RK_LAYOUT_FBGEMM ? RK_LAYOUT_MAX_PADDING : 0;
+    enum rk_status status =
+        layout == RK_LAYOUT_NUMBERS ? find_float(d, field, name, 2, tensor) : find_tensor(d, field, name, 2, tensor);
+    if (status != RK_OK)
+        return status;
+    static const enum rk_dtype packed_dtypes[] = {
+        [RK_ROWS_F16] = RK_DTYPE_F16, [RK_ROWS_BF16] = RK_DTYPE_BF16, [RK_ROWS_INT8] = RK_DTYPE_U8,
+        [RK_ROWS_INT4] = RK_DTYPE_U8, [RK_ROWS_INT2] = RK_DTYPE_U8,
+    };
+    if (layout != RK_LAYOUT_NUMBERS && (*tensor)->dtype != packed_dtypes[table->format])
+        return rk_error_set(d->error, RK_UNSUPPORTED,
+                            "%s: tensor '%.128s' (%s) has dtype %.32s; format '%s' is for rows that are %s already: "
+                            "leave it out and convert the package later",
+                            d->weights_file, name, field, (*tensor)->dtype_name, rk_row_format_name(table->format),
+                            bytes ? "packed as U8" : "of this type");
+    const uint64_t *shape = (*tensor)->shape;
+    if (shape[0] == table->num_embeddings && shape[1] >= columns && shape[1] - columns <= padding)
+        return RK_OK;
+    if (bytes)
+        snprintf(expected, sizeof expected, "[%llu, %llu%s] by rows of %s and the bytes of a row of %s with dim %u",
+                 (unsigned long long)table->num_embeddings, (unsigned long long)columns,
+                 padding > 0 ? " and some padding" : "", d->config_file, rk_row_format_name(table->format),
+                 table->embedding_dim);
+    else
+        snprintf(expected, sizeof expected, "[%llu, %u] by rows and dim of %s",
+                 (unsigned long long)table->num_embeddings, table->embedding_dim, d->config_file);
+    return wrong_shape(d, field, *tensor, expected);
+}
+
 static enum rk_status draft_tables(struct drafting *d, const struct rk_shard_limits *limits)
 {
     const struct rk_config *config = d->config;
@@ -218,26 +263,21 @@ static enum rk_status draft_tables(struct drafting *d, const struct rk_shard_lim
         return out_of_memory(d);
     d->draft->spec.tables = d->draft->tables;
     for (uint32_t t = 0; t < count; t++) {
-        char field[32], expected[96];
+        char field[32];
         snprintf(field, sizeof field, "tables[%u]", t);
         d->draft->tables[t] = config->tables[t];
         const struct rk_table_spec *table = &d->draft->tables[t];
         const struct rk_tensor *tensor;
-        enum rk_status status = find_float(d, field, config->table_tensors[t], 2, &tensor);
-        if (status != RK_OK)
-            return status;
-        if (tensor->shape[0] != table->num_embeddings || tensor->shape[1] != table->embedding_dim) {
-            snprintf(expected, sizeof expected, "[%llu, %u] by rows and dim of %s",
-                     (unsigned long long)table->num_embeddings, table->embedding_dim, d->config_file);
-            return wrong_shape(d, field, tensor, expected);
-        }
-        status = cut_shards(d, t, limits);
+        enum rk_status status = find_rows(d, field, config->table_tensors[t], table, config->table_layouts[t], &tensor);
+        if (status == RK_OK)
+            status = cut_shards(d, t, limits);
         if (status != RK_OK)
             return status;
         d->draft->tensors[d->draft->num_tensors++] = (struct rk_draft_tensor){.source = tensor,
                                                                               .rows = table->num_embeddings,
                                                                               .columns = table->embedding_dim,
-                                                                              .table = t};
+                                                                              .table = t,
+                                                                              .layout = config->table_layouts[t]};
     }
     return RK_OK;
 }

@@ -8,15 +8,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/packed_rows.h"
 #include "model/safetensors.h"
 #include "model/spec.h"
 
 /* How a model's parts are named in a checkpoint: what config.json says. */
 struct rk_config {
-    struct rk_model_spec spec;              /* without layers, cross layers, shards and the weights file */
-    struct rk_table_spec *tables;           /* = spec.tables */
-    const char *const *table_tensors;       /* [spec.num_tables] */
-    const char *const *bottom, *const *top; /* layer names: NAME.weight, NAME.bias */
+    struct rk_model_spec spec;               /* without layers, cross layers, shards and the weights file */
+    struct rk_table_spec *tables;            /* = spec.tables */
+    const char *const *table_tensors;        /* [spec.num_tables] */
+    const enum rk_row_layout *table_layouts; /* [spec.num_tables]; RK_LAYOUT_NUMBERS only with fp32 */
+    const char *const *bottom, *const *top;  /* layer names: NAME.weight, NAME.bias */
     uint32_t num_bottom, num_top;
     const char *cross; /* dcn_v2: PREFIX.V_kernels.k, PREFIX.W_kernels.k, PREFIX.bias.k */
 };
@@ -26,6 +28,7 @@ struct rk_draft_tensor {
     uint64_t rows, columns;
     struct rk_tensor_spec *place; /* towers: its shape and offset in the weights file; NULL for a table */
     uint32_t table;
+    enum rk_row_layout layout; /* other than RK_LAYOUT_NUMBERS: the source has rows of the table's format */
 };
 
 struct rk_draft {

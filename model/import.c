@@ -16,6 +16,7 @@ struct importing {
     const struct rk_import_options *options;
     struct rk_safetensors *weights;
     struct rk_arena arena;
+    struct rk_draft draft;
     struct rk_named_request *golden;
     struct rk_named_scores *scores;
     size_t num_golden;
@@ -36,6 +37,28 @@ static enum rk_status read_tensor(void *context, const struct rk_draft_tensor *t
                         "%s: tensor '%.128s' holds %g at [%llu, %llu]; every weight must be a finite float32",
                         import->options->weights, tensor->source->name, (double)values[done],
                         (unsigned long long)(at / tensor->columns), (unsigned long long)(at % tensor->columns));
+}
+
+static enum rk_status read_rows(void *context, const struct rk_draft_tensor *tensor, uint64_t first, uint64_t count,
+                                void *rows, struct rk_error *error)
+{
+    const struct importing *import = context;
+    const struct rk_table_spec *table = &import->draft.tables[tensor->table];
+    const struct rk_packed_rows packed = {.format = table->format,
+                                          .layout = tensor->layout,
+                                          .dim = table->embedding_dim,
+                                          .source_bytes = tensor->source->bytes / tensor->rows};
+    uint64_t done =
+        rk_packed_rows_convert(&packed, (const char *)tensor->source->data + first * packed.source_bytes, count, rows);
+    if (rk_safetensors_damaged(import->weights))
+        return rk_error_set(error, RK_IO, "%s was truncated or became unreadable while it was read",
+                            import->options->weights);
+    if (done == count)
+        return RK_OK;
+    return rk_error_set(error, RK_INVALID,
+                        "%s: row %llu of table '%.128s' (tensor '%.128s', %s) decodes to numbers that are not finite",
+                        import->options->weights, (unsigned long long)(first + done), table->name, tensor->source->name,
+                        rk_row_format_name(table->format));
 }
 
 enum rk_status rk_import_make_golden(const struct rk_model_spec *spec, uint32_t count, struct rk_arena *arena,
@@ -159,12 +182,28 @@ static void warn_unused(const struct importing *import, const struct rk_draft *d
     import->options->warn(import->options->context, text);
 }
 
+static void warn_padding(const struct importing *import)
+{
+    for (size_t i = 0; i < import->draft.num_tensors && import->options->warn != NULL; i++) {
+        const struct rk_draft_tensor *tensor = &import->draft.tensors[i];
+        if (tensor->layout != RK_LAYOUT_FBGEMM)
+            continue;
+        const struct rk_table_spec *table = &import->draft.tables[tensor->table];
+        uint64_t padding =
+            tensor->source->shape[1] - rk_packed_row_bytes(table->format, tensor->layout, table->embedding_dim);
+        char text[400];
+        snprintf(text, sizeof text, "%llu byte%s of padding behind each row of table '%.128s' left out",
+                 (unsigned long long)padding, padding == 1 ? "" : "s", table->name);
+        if (padding > 0)
+            import->options->warn(import->options->context, text);
+    }
+}
+
 enum rk_status rk_import(const struct rk_import_options *options, struct rk_error *error)
 {
     struct importing import = {.options = options};
     struct rk_error local = {0};
     struct rk_config config;
-    struct rk_draft draft;
     rk_arena_init(&import.arena, 1u << 20);
     enum rk_status status = rk_config_read(options->config, &import.arena, &config, &local);
     if (status == RK_OK)
@@ -174,16 +213,18 @@ enum rk_status rk_import(const struct rk_import_options *options, struct rk_erro
     size_t num_tensors;
     const struct rk_tensor *tensors = rk_safetensors_tensors(import.weights, &num_tensors);
     status = rk_draft_create(&config, options->config, tensors, num_tensors, options->weights, &options->shards,
-                             &import.arena, &draft, &local);
+                             &import.arena, &import.draft, &local);
     if (status == RK_OK)
-        status = gather_golden(&import, &draft.spec, &local);
+        status = gather_golden(&import, &import.draft.spec, &local);
     if (status != RK_OK)
         goto done;
-    warn_unused(&import, &draft, tensors, num_tensors);
+    warn_unused(&import, &import.draft, tensors, num_tensors);
+    warn_padding(&import);
     const struct rk_pack_job job = {
         .output = options->output,
-        .draft = &draft,
+        .draft = &import.draft,
         .read = read_tensor,
+        .read_rows = read_rows,
         .read_context = &import,
         .progress = options->progress,
         .progress_context = options->context,

@@ -49,6 +49,27 @@ static enum rk_status copy_elements(struct packing *p, const struct rk_draft_ten
     return RK_OK;
 }
 
+/* Rows [first, first + count), ready-made, go to the open file. */
+static enum rk_status copy_rows(struct packing *p, const struct rk_draft_tensor *tensor, uint64_t first, uint64_t count)
+{
+    const struct rk_table_spec *table = &p->job->draft->tables[tensor->table];
+    const uint64_t row_bytes = rk_row_bytes(table->format, table->embedding_dim), most = CHUNK_BYTES / row_bytes;
+    while (count > 0) {
+        uint64_t now = count < most ? count : most;
+        enum rk_status status = p->job->read_rows(p->job->read_context, tensor, first, now, p->chunk, p->error);
+        if (status == RK_OK)
+            status = rk_package_write(p->writer, p->chunk, now * row_bytes, p->error);
+        p->done += now * row_bytes;
+        if (status == RK_OK)
+            status = report(p, "writing rows and weights");
+        if (status != RK_OK)
+            return status;
+        first += now;
+        count -= now;
+    }
+    return RK_OK;
+}
+
 static enum rk_status write_towers(struct packing *p)
 {
     static const char zeros[RK_WEIGHTS_ALIGNMENT];
@@ -78,8 +99,10 @@ static enum rk_status write_table(struct packing *p, const struct rk_draft_tenso
         uint64_t bytes;
         enum rk_status status = rk_package_open_file(p->writer, shards[s].file, p->error);
         if (status == RK_OK)
-            status =
-                copy_elements(p, tensor, shards[s].first_row * tensor->columns, shards[s].num_rows * tensor->columns);
+            status = tensor->layout != RK_LAYOUT_NUMBERS
+                         ? copy_rows(p, tensor, shards[s].first_row, shards[s].num_rows)
+                         : copy_elements(p, tensor, shards[s].first_row * tensor->columns,
+                                         shards[s].num_rows * tensor->columns);
         if (status == RK_OK)
             status = rk_package_close_file(p->writer, &bytes, &shards[s].xxh3, p->error);
         if (status != RK_OK)
@@ -153,13 +176,20 @@ static enum rk_status write_manifest(struct packing *p, struct rk_manifest *mani
     return status;
 }
 
+static uint64_t written_bytes(const struct rk_draft *draft, const struct rk_draft_tensor *tensor)
+{
+    const struct rk_table_spec *table = &draft->tables[tensor->table];
+    return tensor->place != NULL ? tensor->rows * tensor->columns * sizeof(float)
+                                 : tensor->rows * rk_row_bytes(table->format, table->embedding_dim);
+}
+
 enum rk_status rk_pack(const struct rk_pack_job *job, struct rk_error *error)
 {
     struct rk_error local = {0};
     struct packing p = {.job = job, .error = &local};
     struct rk_manifest manifest = {0};
     for (size_t i = 0; i < job->draft->num_tensors; i++)
-        p.total += job->draft->tensors[i].rows * job->draft->tensors[i].columns * sizeof(float);
+        p.total += written_bytes(job->draft, &job->draft->tensors[i]);
     enum rk_status status = rk_package_begin(job->output, &p.writer, &local);
     if (status != RK_OK)
         goto done;

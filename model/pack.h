@@ -13,10 +13,15 @@ typedef bool rk_pack_progress_fn(void *context, const char *what, uint64_t done,
 typedef enum rk_status rk_pack_read_fn(void *context, const struct rk_draft_tensor *tensor, uint64_t first,
                                        uint64_t count, float *values, struct rk_error *error);
 
+/* rows[count] = rows [first, first + count) in the table's format, of a tensor that has them ready-made. */
+typedef enum rk_status rk_pack_read_rows_fn(void *context, const struct rk_draft_tensor *tensor, uint64_t first,
+                                            uint64_t count, void *rows, struct rk_error *error);
+
 struct rk_pack_job {
     const char *output;
     struct rk_draft *draft; /* checksums are filled in */
     rk_pack_read_fn *read;
+    rk_pack_read_rows_fn *read_rows; /* may be NULL when the draft has no ready-made rows */
     void *read_context;
     rk_pack_progress_fn *progress; /* may be NULL */
     void *progress_context;

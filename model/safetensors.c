@@ -30,7 +30,7 @@ static const struct {
     unsigned bits;
 } dtypes[] = {
     {"F32", RK_DTYPE_F32, 32},      {"F64", RK_DTYPE_F64, 64},      {"F16", RK_DTYPE_F16, 16},
-    {"BF16", RK_DTYPE_BF16, 16},    {"BOOL", RK_DTYPE_OTHER, 8},    {"U8", RK_DTYPE_OTHER, 8},
+    {"BF16", RK_DTYPE_BF16, 16},    {"BOOL", RK_DTYPE_OTHER, 8},    {"U8", RK_DTYPE_U8, 8},
     {"I8", RK_DTYPE_OTHER, 8},      {"U16", RK_DTYPE_OTHER, 16},    {"I16", RK_DTYPE_OTHER, 16},
     {"U32", RK_DTYPE_OTHER, 32},    {"I32", RK_DTYPE_OTHER, 32},    {"U64", RK_DTYPE_OTHER, 64},
     {"I64", RK_DTYPE_OTHER, 64},    {"C64", RK_DTYPE_OTHER, 64},    {"F8_E4M3", RK_DTYPE_OTHER, 8},
@@ -426,6 +426,7 @@ uint64_t rk_tensor_read(const struct rk_tensor *tensor, uint64_t first, uint64_t
             values[i] = tensor->dtype == RK_DTYPE_F16 ? rk_f16_to_f32(bits) : rk_f32_from_bits((uint32_t)bits << 16);
             break;
         }
+        case RK_DTYPE_U8:
         case RK_DTYPE_OTHER:
             return i;
         }

@@ -23,8 +23,14 @@ enum rk_dtype {
     RK_DTYPE_F64,
     RK_DTYPE_F16,
     RK_DTYPE_BF16,
-    RK_DTYPE_OTHER, /* well formed, but not a float that can be imported */
+    RK_DTYPE_U8,    /* bytes: packed rows */
+    RK_DTYPE_OTHER, /* well formed, but nothing that can be imported */
 };
+
+static inline bool rk_dtype_is_float(enum rk_dtype dtype)
+{
+    return dtype <= RK_DTYPE_BF16;
+}
 
 struct rk_tensor {
     const char *name;
@@ -52,8 +58,8 @@ const struct rk_tensor *rk_safetensors_tensors(const struct rk_safetensors *set,
 /* True when a file was cut short while it was read. */
 bool rk_safetensors_damaged(const struct rk_safetensors *set);
 
-/* values[count] = elements [first, first + count) as float32. F64 is rounded, F16 and BF16 are exact. Returns the
- * number of elements converted before the first that is not finite as a float32 (count: all are). */
+/* values[count] = elements [first, first + count) of a tensor of floats as float32. F64 is rounded, F16 and BF16 are
+ * exact. Returns the number of elements converted before the first that is not finite as a float32 (count: all are). */
 uint64_t rk_tensor_read(const struct rk_tensor *tensor, uint64_t first, uint64_t count, float *values);
 
 #endif

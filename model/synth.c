@@ -153,7 +153,8 @@ static void add_tables(struct synth *s)
     struct rk_table_spec *tables = rk_arena_array(&s->arena, options->num_tables, sizeof *tables);
     struct rk_feature_spec *features = rk_arena_array(&s->arena, options->num_tables, sizeof *features);
     const char **names = rk_arena_array(&s->arena, options->num_tables, sizeof *names);
-    if (tables == NULL || features == NULL || names == NULL) {
+    const enum rk_row_layout *layouts = rk_arena_array(&s->arena, options->num_tables, sizeof *layouts);
+    if (tables == NULL || features == NULL || names == NULL || layouts == NULL) {
         s->failed = true;
         return;
     }
@@ -175,6 +176,7 @@ static void add_tables(struct synth *s)
     }
     s->config.tables = tables;
     s->config.table_tensors = names;
+    s->config.table_layouts = layouts; /* zeros: all are numbers */
     s->config.spec.tables = tables;
     s->config.spec.features = features;
     s->config.spec.num_tables = s->config.spec.num_features = options->num_tables;

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; status == RK_OK && i < count; i++) {
         float values[64];
         covered += tensors[i].bytes;
-        for (uint64_t at = 0; at < tensors[i].elements && tensors[i].dtype != RK_DTYPE_OTHER; at += 64) {
+        for (uint64_t at = 0; at < tensors[i].elements && rk_dtype_is_float(tensors[i].dtype); at += 64) {
             uint64_t left = tensors[i].elements - at;
             rk_tensor_read(&tensors[i], at, left < 64 ? left : 64, values);
         }

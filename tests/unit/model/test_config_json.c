@@ -51,6 +51,38 @@ Test(config_json, a_good_configuration_is_read)
     rk_arena_deinit(&arena);
 }
 
+Test(config_json, packed_tables_have_a_format_and_a_layout)
+{
+    static const struct {
+        const char *fields;
+        enum rk_row_format format;
+        enum rk_row_layout layout;
+    } cases[] = {
+        {"\"format\": \"fp32\"", RK_ROWS_F32, RK_LAYOUT_NUMBERS},
+        {"\"format\": \"fp16\"", RK_ROWS_F16, RK_LAYOUT_ROWS},
+        {"\"format\": \"bf16\"", RK_ROWS_BF16, RK_LAYOUT_ROWS},
+        {"\"format\": \"int8\"", RK_ROWS_INT8, RK_LAYOUT_ROWS},
+        {"\"format\": \"int4\", \"layout\": \"pytorch\"", RK_ROWS_INT4, RK_LAYOUT_ROWS},
+        {"\"layout\": \"fbgemm\", \"format\": \"int2\"", RK_ROWS_INT2, RK_LAYOUT_FBGEMM},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct rk_config config;
+        struct rk_error error = {0};
+        struct rk_arena arena;
+        char fields[200];
+        rk_arena_init(&arena, 4096);
+        snprintf(fields, sizeof fields, "\"rows\": 5, %s", cases[i].fields);
+        const char *text = changed("\"rows\": 5", fields);
+        cr_assert_eq(rk_config_parse("config.json", text, strlen(text), &arena, &config, &error), RK_OK, "%s",
+                     error.text);
+        cr_assert_eq(config.tables[0].format, cases[i].format, "%s", fields);
+        cr_assert_eq(config.table_layouts[0], cases[i].layout, "%s", fields);
+        cr_assert_eq(config.tables[1].format, RK_ROWS_F32);
+        cr_assert_eq(config.table_layouts[1], RK_LAYOUT_NUMBERS);
+        rk_arena_deinit(&arena);
+    }
+}
+
 Test(config_json, what_is_wrong_is_named)
 {
     static const struct {
@@ -80,6 +112,13 @@ Test(config_json, what_is_wrong_is_named)
         {"\"rows\": 5", "\"rows\": 5, \"default_row\": 1", "tables[0].default_row has a meaning only"},
         {"\"rows\": 5", "\"rows\": 5, \"out_of_range\": \"default_row\", \"default_row\": 5",
          "tables[0].default_row is 5"},
+        {"\"rows\": 5", "\"rows\": 5, \"format\": \"int3\"", "tables[0].format is 'int3', must be one of 'fp32'"},
+        {"\"rows\": 5", "\"rows\": 5, \"format\": \"mxint8\"", "tables[0].format is 'mxint8', must be one of 'fp32'"},
+        {"\"rows\": 5", "\"rows\": 5, \"layout\": \"fbgemm\"", "tables[0].layout has a meaning only with format"},
+        {"\"rows\": 5", "\"rows\": 5, \"format\": \"fp16\", \"layout\": \"pytorch\"",
+         "tables[0].layout has a meaning only with format"},
+        {"\"rows\": 5", "\"rows\": 5, \"format\": \"int8\", \"layout\": \"front\"",
+         "tables[0].layout is 'front', must be one of 'pytorch', 'fbgemm'"},
         {"\"table\": \"b\"", "\"table\": \"bb\"",
          "features[2].table is 'bb', not the name of a table; did you mean 'b'?"},
         {"\"side\": \"context\"", "\"side\": \"user\"",

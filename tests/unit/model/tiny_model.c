@@ -24,7 +24,10 @@ const size_t tiny_num_tensors = sizeof tiny_tensors / sizeof tiny_tensors[0];
 
 static size_t dtype_bytes(const char *dtype)
 {
-    return strcmp(dtype, "F64") == 0 || strcmp(dtype, "I64") == 0 ? 8 : strcmp(dtype, "F32") == 0 ? 4 : 2;
+    return strcmp(dtype, "F64") == 0 || strcmp(dtype, "I64") == 0 ? 8
+           : strcmp(dtype, "F32") == 0                            ? 4
+           : strcmp(dtype, "U8") == 0                             ? 1
+                                                                  : 2;
 }
 
 unsigned char *tiny_safetensors(const struct tiny_tensor *tensors, size_t count, size_t *bytes)
