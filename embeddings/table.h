@@ -1,8 +1,8 @@
 /* Embedding tables: what they are (specs, plain data) and tables that can be read (opaque).
  *
  * A table of num_embeddings rows is cut into shards, each a file of consecutive rows without header or padding: row r
- * of a shard starts at (r - first_row) * row_bytes. Files are mapped and used in place. All counts are 64-bit: four
- * billion rows and more can be described. */
+ * of a shard starts at (r - first_row) * row_bytes. Files are mapped and used in place, or copied into huge pages. All
+ * counts are 64-bit: four billion rows and more can be described. */
 #ifndef RANKD_EMBEDDINGS_TABLE_H
 #define RANKD_EMBEDDINGS_TABLE_H
 
@@ -67,13 +67,30 @@ struct rk_table;
  * value. */
 enum rk_status rk_table_spec_check(const struct rk_table_spec *spec, struct rk_error *error);
 
+/* Where the rows are read from. */
+enum rk_row_memory {
+    RK_ROWS_MAPPED,    /* the files' pages (the default): nothing to copy, shared between processes */
+    RK_ROWS_HUGE_PAGES /* a copy in anonymous huge pages, made at open: faster for rows all over a large table */
+};
+
+struct rk_table_options {
+    enum rk_row_memory memory;
+    /* Called, when not NULL, about every 32 MiB with the bytes copied since its last call; false stops (RK_CANCELLED).
+     */
+    bool (*progress)(void *context, uint64_t bytes);
+    void *progress_context;
+};
+
 /* Checks the spec (rk_table_spec_check), maps the shards from the package directory dir_fd. The spec must outlive the
- * table. Errors name the table, the shard's file and the field. Checksums are not read here: see rk_table_file. */
-enum rk_status rk_table_open(const struct rk_table_spec *spec, int dir_fd, struct rk_table **table,
-                             struct rk_error *error);
+ * table; options NULL: the defaults. The blocks of a pruned table are read through and checked. Errors name the table,
+ * the file and the field. Checksums are not read here: see rk_table_file and rk_table_kept_file. */
+enum rk_status rk_table_open(const struct rk_table_spec *spec, int dir_fd, const struct rk_table_options *options,
+                             struct rk_table **table, struct rk_error *error);
 void rk_table_close(struct rk_table *table);
 
 struct rk_mapped_file *rk_table_file(const struct rk_table *table, uint32_t shard);
+struct rk_mapped_file *rk_table_kept_file(const struct rk_table *table); /* NULL: the table keeps all rows */
+/* True once one of its files is known to be damaged, whether rows are read from them or from copies. */
 bool rk_table_damaged(const struct rk_table *table);
 
 /* What to do with an id outside the table; false when it is to be rejected. *out_of_range grows by one. */
@@ -87,10 +104,8 @@ static inline bool rk_table_resolve(const struct rk_table_spec *spec, int64_t *i
     return (uint64_t)*id < spec->num_embeddings || rk_table_resolve_outside(spec, id, out_of_range);
 }
 
-/* Pools num_bags bags that lie one after the other in `ids`: bag b is ids[offsets[b] .. offsets[b + 1]) with the
- * weights at the same places (NULL: ones), and out[b * out_stride .. + embedding_dim) becomes the sum of weight * row,
- * divided by the number of ids when `mean`. An empty bag gives zeros. Ids must have been resolved. Rows of later bags
- * are prefetched while earlier ones are summed. */
+/* num_bags bags that lie one after the other in `ids`: bag b is ids[offsets[b] .. offsets[b + 1]) with the weights at
+ * the same places (NULL: ones). Ids must have been resolved. */
 struct rk_bag_list {
     const int64_t *ids;
     const float *weights;
@@ -98,7 +113,14 @@ struct rk_bag_list {
     size_t num_bags;
     bool mean;
 };
+
+/* out[b * out_stride .. + embedding_dim) becomes the sum of weight * row over bag b, divided by the number of ids when
+ * `mean`. An empty bag gives zeros. Rows of later bags are prefetched while earlier ones are summed. */
 void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags,
                    float *out, size_t out_stride);
+
+/* Asks for the rows of these bags (up to what a second-level cache can well hold, the first ones), and returns at once:
+ * for rows that rk_table_pool will be called for soon. Reads nothing but the ids and a pruned table's blocks. */
+void rk_table_prefetch(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags);
 
 #endif

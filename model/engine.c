@@ -336,7 +336,7 @@ float rk_sigmoid(float logit)
 
 static struct {
     pthread_once_t once;
-    char text[256];
+    char text[2048];
 } description = {.once = PTHREAD_ONCE_INIT};
 
 static void describe(void)

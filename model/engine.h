@@ -38,7 +38,7 @@ enum rk_status rk_engine_score(struct rk_engine *engine, const struct rk_request
 /* 1 / (1 + exp(-logit)), without overflow. */
 float rk_sigmoid(float logit);
 
-/* One line for people: "cpu: openblas SkylakeX, pool_f32=avx512 ...". Static storage. */
+/* One line for people: "cpu: openblas SkylakeX, avx512: pool_f32 ...". Static storage. */
 const char *rk_engine_describe(void);
 
 #endif

@@ -166,7 +166,7 @@ static enum rk_status map_files(struct rk_model *model, int dir_fd, struct rk_er
         return status;
     model->bytes = spec->weights_bytes;
     for (uint32_t t = 0; t < spec->num_tables; t++) {
-        status = rk_table_open(&spec->tables[t], dir_fd, &model->tables[t], error);
+        status = rk_table_open(&spec->tables[t], dir_fd, NULL, &model->tables[t], error);
         if (status != RK_OK)
             return status;
         model->bytes += rk_table_spec_stored_rows(&spec->tables[t]) *

@@ -43,7 +43,8 @@ static int machine_has(enum rk_isa isa)
 #ifdef RANKD_ISA_X86
     /* These ask the operating system too: registers that it does not save do not count. */
     __builtin_cpu_init();
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    /* Whatever has AVX2 has F16C, too, which compilers do not all know to ask for. */
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
     if (isa == RK_ISA_AVX2)
         return avx2;
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -77,10 +78,18 @@ static void choose(void)
         isa_of[variants[i].slot / sizeof(void (*)(void))] = variants[i].isa;
     }
     size_t used = 0;
-    for (size_t i = 0; i < NUM_VARIANTS && variants[i].isa == RK_ISA_SCALAR;
-         i++) /* each kernel has one scalar variant */
-        used += (size_t)snprintf(chosen.description + used, sizeof chosen.description - used, "%s%s=%s", i ? " " : "",
-                                 variants[i].kernel, isa_names[isa_of[variants[i].slot / sizeof(void (*)(void))]]);
+    for (int isa = RK_ISA_COUNT - 1; isa >= 0; isa--) {
+        const char *separator = used > 0 ? "; " : "";
+        bool first = true;
+        for (size_t i = 0; i < NUM_VARIANTS && variants[i].isa == RK_ISA_SCALAR; i++) { /* every kernel has one */
+            if ((int)isa_of[variants[i].slot / sizeof(void (*)(void))] != isa)
+                continue;
+            used += (size_t)snprintf(chosen.description + used, sizeof chosen.description - used, "%s%s%s %s",
+                                     first ? separator : "", first ? isa_names[isa] : "", first ? ":" : "",
+                                     variants[i].kernel);
+            first = false;
+        }
+    }
 }
 
 const struct rk_kernels *rk_kernels_get(void)

@@ -10,17 +10,22 @@
 #include <stdint.h>
 
 #include "quant/gram.h"
-
-/* out[dim] = sum over i < count of weights[i] * rows[i][0..dim), or the plain sum when weights is NULL.
- * count may be 0 (out becomes zero). Rows and out need no alignment beyond that of float. out may be one of the rows,
- * so that a sum can take part in the next one. */
-typedef void rk_pool_f32_fn(const float *const *rows, const float *weights, size_t count, size_t dim, float *out);
+#include "quant/pool.h"
+#include "quant/rows.h"
 
 /* sum over i < dim of a[i] * b[i] */
 typedef float rk_dot_f32_fn(const float *a, const float *b, size_t dim);
 
 struct rk_kernels {
-    rk_pool_f32_fn *pool_f32;
+    union {
+        rk_pool_fn *pool[RK_ROW_FORMAT_COUNT]; /* by row format */
+        struct {
+            rk_pool_fn *pool_f32, *pool_f16, *pool_bf16, *pool_int8, *pool_int4, *pool_int2, *pool_fp8_e4m3,
+                *pool_fp8_e5m2, *pool_mxfp8_e4m3, *pool_mxfp8_e5m2, *pool_mxfp6_e2m3, *pool_mxfp6_e3m2,
+                *pool_mxfp4_e2m1, *pool_mxint8;
+        };
+    };
+    rk_kept_rows_fn *kept_rows;
     rk_dot_f32_fn *dot_f32;
     rk_gram_f32_fn *gram_f32;
     rk_gram_bf16_fn *gram_bf16;
@@ -49,7 +54,7 @@ int rk_isa_usable(enum rk_isa isa);
 /* The chosen kernels. The first call chooses; safe from any thread. */
 const struct rk_kernels *rk_kernels_get(void);
 
-/* One line for people: "pool_f32=avx512 dot_f32=avx512". Static storage. */
+/* One line for people: "avx512: pool_f32 dot_f32; scalar: gram_f32". Static storage. */
 const char *rk_kernels_describe(void);
 
 #endif

@@ -1,43 +1,17 @@
-/* Kernels for AVX2 with FMA: eight floats to a register. A row is pooled in column blocks whose sums stay in registers,
- * so each row is read once and nothing but the result is written. Tails use masked loads, which never touch what lies
- * past the end. */
+/* Kernels for AVX2 with FMA: eight floats to a register. Tails use masked loads, which never touch what lies past the
+ * end. */
 #ifdef __AVX2__
 
 #include <immintrin.h>
 
 #include "quant/kernels_list.h"
 
-enum { LANES = 8, BLOCK = 4 };
+enum { LANES = 8 };
 
 /* The first n < 8 lanes on. */
 static inline __m256i tail_mask(size_t n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-void rk_pool_f32_avx2(const float *const *rows, const float *weights, size_t count, size_t dim, float *out)
-{
-    size_t d = 0;
-    for (; d + BLOCK * LANES <= dim; d += BLOCK * LANES) {
-        __m256 sum[BLOCK] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-        for (size_t i = 0; i < count; i++) {
-            const float *row = rows[i] + d;
-            __m256 weight = _mm256_set1_ps(weights != NULL ? weights[i] : 1.0f);
-            for (int b = 0; b < BLOCK; b++)
-                sum[b] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(row + b * LANES), sum[b]);
-        }
-        for (int b = 0; b < BLOCK; b++)
-            _mm256_storeu_ps(out + d + b * LANES, sum[b]);
-    }
-    for (; d < dim; d += LANES) {
-        __m256i mask = tail_mask(dim - d < LANES ? dim - d : LANES);
-        __m256 sum = _mm256_setzero_ps();
-        for (size_t i = 0; i < count; i++) {
-            __m256 weight = _mm256_set1_ps(weights != NULL ? weights[i] : 1.0f);
-            sum = _mm256_fmadd_ps(weight, _mm256_maskload_ps(rows[i] + d, mask), sum);
-        }
-        _mm256_maskstore_ps(out + d, mask, sum);
-    }
 }
 
 static inline float sum_of_lanes(__m256 v)

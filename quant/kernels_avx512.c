@@ -1,42 +1,17 @@
-/* Kernels for AVX-512: sixteen floats to a register, tails by masked loads, which never touch what lies past the end.
- * The blocks are those of the AVX2 variant: sums of a column block stay in registers while the rows go by. */
+/* Kernels for AVX-512: sixteen floats to a register, tails by masked loads, which never touch what lies past the
+ * end. */
 #ifdef __AVX512F__
 
 #include <immintrin.h>
 
 #include "quant/kernels_list.h"
 
-enum { LANES = 16, BLOCK = 4 };
+enum { LANES = 16 };
 
 /* The first n lanes on; all of them from 16 upward. */
 static inline __mmask16 tail_mask(size_t n)
 {
     return (__mmask16)(n < LANES ? (1u << n) - 1 : 0xffffu);
-}
-
-void rk_pool_f32_avx512(const float *const *rows, const float *weights, size_t count, size_t dim, float *out)
-{
-    size_t d = 0;
-    for (; d + BLOCK * LANES <= dim; d += BLOCK * LANES) {
-        __m512 sum[BLOCK] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-        for (size_t i = 0; i < count; i++) {
-            const float *row = rows[i] + d;
-            __m512 weight = _mm512_set1_ps(weights != NULL ? weights[i] : 1.0f);
-            for (int b = 0; b < BLOCK; b++)
-                sum[b] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(row + b * LANES), sum[b]);
-        }
-        for (int b = 0; b < BLOCK; b++)
-            _mm512_storeu_ps(out + d + b * LANES, sum[b]);
-    }
-    for (; d < dim; d += LANES) {
-        __mmask16 mask = tail_mask(dim - d);
-        __m512 sum = _mm512_setzero_ps();
-        for (size_t i = 0; i < count; i++) {
-            __m512 weight = _mm512_set1_ps(weights != NULL ? weights[i] : 1.0f);
-            sum = _mm512_fmadd_ps(weight, _mm512_maskz_loadu_ps(mask, rows[i] + d), sum);
-        }
-        _mm512_mask_storeu_ps(out + d, mask, sum);
-    }
 }
 
 float rk_dot_f32_avx512(const float *a, const float *b, size_t dim)

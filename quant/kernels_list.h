@@ -7,7 +7,8 @@
 #include "quant/kernels.h"
 
 #define RK_KERNELS_SCALAR(X)                                                                                           \
-    X(pool_f32, scalar, SCALAR)                                                                                        \
+    RK_POOL_KERNELS(X, scalar, SCALAR)                                                                                 \
+    X(kept_rows, scalar, SCALAR)                                                                                       \
     X(dot_f32, scalar, SCALAR)                                                                                         \
     X(gram_f32, scalar, SCALAR)                                                                                        \
     X(gram_bf16, scalar, SCALAR)                                                                                       \
@@ -15,9 +16,10 @@
 
 #ifdef RANKD_ISA_X86
 #define RK_KERNELS_X86(X)                                                                                              \
-    X(pool_f32, avx2, AVX2)                                                                                            \
+    RK_POOL_KERNELS(X, avx2, AVX2)                                                                                     \
+    X(kept_rows, avx2, AVX2)                                                                                           \
     X(dot_f32, avx2, AVX2)                                                                                             \
-    X(pool_f32, avx512, AVX512)                                                                                        \
+    RK_POOL_KERNELS(X, avx512, AVX512)                                                                                 \
     X(dot_f32, avx512, AVX512)                                                                                         \
     X(gram_f32, avx512, AVX512)                                                                                        \
     X(gram_bf16, avx512_bf16, AVX512_BF16)

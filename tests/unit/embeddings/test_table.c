@@ -58,7 +58,7 @@ static struct rk_table *open_table(const struct cut *cut)
 {
     struct rk_table *table = NULL;
     struct rk_error error = {0};
-    cr_assert_eq(rk_table_open(&cut->spec, folder.fd, &table, &error), RK_OK, "%s", error.text);
+    cr_assert_eq(rk_table_open(&cut->spec, folder.fd, NULL, &table, &error), RK_OK, "%s", error.text);
     return table;
 }
 
@@ -234,12 +234,12 @@ Test(table, a_missing_or_short_shard_is_named)
     struct rk_table *table = NULL;
     struct rk_error error = {0};
     folder_truncate(&folder, "1.rows", 639);
-    cr_assert_eq(rk_table_open(&cut.spec, folder.fd, &table, &error), RK_CORRUPT);
+    cr_assert_eq(rk_table_open(&cut.spec, folder.fd, NULL, &table, &error), RK_CORRUPT);
     cr_assert(strstr(error.text, "table 'game', shards[1]") && strstr(error.text, "'1.rows' has 639 bytes where 640"),
               "%s", error.text);
     rk_error_clear(&error);
     cr_assert_eq(unlinkat(folder.fd, "0.rows", 0), 0);
-    cr_assert_eq(rk_table_open(&cut.spec, folder.fd, &table, &error), RK_NOT_FOUND);
+    cr_assert_eq(rk_table_open(&cut.spec, folder.fd, NULL, &table, &error), RK_NOT_FOUND);
     cr_assert(strstr(error.text, "table 'game', shards[0]") != NULL, "%s", error.text);
     cr_assert_null(table);
 }

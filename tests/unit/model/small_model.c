@@ -161,7 +161,7 @@ void small_model_open(struct rk_model *model, struct random *random)
             folder_write(&model->folder, table->shards[s].file,
                          model->rows[t] + table->shards[s].first_row * table->embedding_dim,
                          table->shards[s].num_rows * table->embedding_dim * sizeof(float));
-        cr_assert_eq(rk_table_open(table, model->folder.fd, &model->tables[t], &error), RK_OK, "%s", error.text);
+        cr_assert_eq(rk_table_open(table, model->folder.fd, NULL, &model->tables[t], &error), RK_OK, "%s", error.text);
     }
 }
 
