@@ -206,6 +206,111 @@ Test(import, an_unused_tensor_is_a_warning)
     cr_assert_not_null(strstr(warning, "'optimizer.step'"), "'%s'", warning);
 }
 
+/* ---- tables that arrive packed ---- */
+
+static void configure(const char *fields_of_a)
+{
+    char text[4096];
+    snprintf(text, sizeof text, TINY_CONFIG_FORMAT, fields_of_a, "", "");
+    tiny_write(&tiny, "config.json", text, strlen(text));
+}
+
+/* One row of PyTorch's int8: elements, scale, bias. */
+static void pack_byte_row(unsigned char row[12], const unsigned char elements[4], float scale, float bias)
+{
+    memcpy(row, elements, 4);
+    memcpy(row + 4, &scale, 4);
+    memcpy(row + 8, &bias, 4);
+}
+
+Test(import, packed_rows_are_kept)
+{
+    unsigned char rows[5][12];
+    for (unsigned r = 0; r < 5; r++)
+        pack_byte_row(rows[r], (unsigned char[]){(unsigned char)r, 0, 255, 7}, 0.01f * (float)(r + 1), -0.5f);
+    write_changed(0, &(struct tiny_tensor){"emb.a", "U8", 2, {5, 12}, rows});
+    configure(", \"format\": \"int8\"");
+    tiny_import_fine(&tiny);
+    size_t bytes;
+    unsigned char *shard = tiny_read(&tiny, "package/table-000.shard-0001.rows", &bytes);
+    cr_assert_eq(bytes, 2 * 12);
+    cr_assert_arr_eq(shard, rows[2], 24, "the second shard has rows 2 and 3");
+    free(shard);
+    struct rk_model *model = open_package();
+    cr_assert_eq(rk_model_spec_of(model)->tables[0].format, RK_ROWS_INT8);
+    cr_assert_eq(rk_model_spec_of(model)->tables[1].format, RK_ROWS_F32);
+    rk_model_close(model);
+}
+
+Test(import, the_scale_in_front_goes_behind_and_padding_is_told)
+{
+    unsigned char rows[5][11];
+    for (unsigned r = 0; r < 5; r++)
+        memcpy(rows[r], (unsigned char[]){0x00, 0x3c, 0x00, 0xc0, 1, 2, 3, (unsigned char)r, 9, 9, 9}, 11);
+    write_changed(0, &(struct tiny_tensor){"emb.a", "U8", 2, {5, 11}, rows});
+    configure(", \"format\": \"int8\", \"layout\": \"fbgemm\"");
+    struct rk_error error = {0};
+    cr_assert_eq(tiny_import(&tiny, with_warnings, &error), RK_OK, "%s", error.text);
+    cr_assert_not_null(strstr(warning, "3 bytes of padding behind each row of table 'a'"), "'%s'", warning);
+    size_t bytes;
+    unsigned char *shard = tiny_read(&tiny, "package/table-000.shard-0002.rows", &bytes), expected[12];
+    pack_byte_row(expected, (unsigned char[]){1, 2, 3, 4}, 1.0f, -2.0f);
+    cr_assert_eq(bytes, 12);
+    cr_assert_arr_eq(shard, expected, 12);
+    free(shard);
+}
+
+Test(import, packed_rows_that_do_not_fit_are_refused_by_name)
+{
+    static const struct {
+        const char *fields;
+        struct tiny_tensor tensor;
+        const char *text;
+    } cases[] = {
+        {"",
+         {"emb.a", "U8", 2, {5, 12}, NULL},
+         "has dtype U8; only F32, F64, F16 and BF16 can be imported; a table of packed rows needs its format"},
+        {"int8",
+         {"emb.a", "F32", 2, {5, 4}, NULL},
+         "has dtype F32; format 'int8' is for rows that are packed as U8 already"},
+        {"int8", {"emb.a", "U8", 2, {5, 11}, NULL}, "has shape [5, 11], must be [5, 12] by rows of"},
+        {"int8", {"emb.a", "U8", 2, {5, 13}, NULL}, "must be [5, 12]"},
+        {"int8", {"emb.a", "U8", 2, {4, 12}, NULL}, "must be [5, 12]"},
+        {"int8", {"emb.a", "U8", 1, {60}, NULL}, "must have 2 dimensions"},
+        {"int4", {"emb.a", "U8", 2, {5, 12}, NULL}, "must be [5, 6] by rows of"},
+        {"int8\", \"layout\": \"fbgemm", {"emb.a", "U8", 2, {5, 7}, NULL}, "must be [5, 8 and some padding]"},
+        {"int8\", \"layout\": \"fbgemm", {"emb.a", "U8", 2, {5, 136}, NULL}, "must be [5, 8 and some padding]"},
+        {"fp16",
+         {"emb.a", "BF16", 2, {5, 4}, NULL},
+         "has dtype BF16; format 'fp16' is for rows that are of this type already"},
+        {"bf16", {"emb.a", "BF16", 2, {5, 3}, NULL}, "has shape [5, 3], must be [5, 4]"},
+        {"int8", {"emb.aa", "U8", 2, {5, 12}, NULL}, "needs tensor 'emb.a', which"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char fields[100];
+        snprintf(fields, sizeof fields, ", \"format\": \"%s\"", cases[i].fields);
+        configure(cases[i].fields[0] != '\0' ? fields : "");
+        const unsigned char zeros[5 * 136] = {0};
+        struct tiny_tensor tensor = cases[i].tensor;
+        tensor.data = zeros;
+        write_changed(0, &tensor);
+        struct rk_error error = {0};
+        expect_refused(&error, tiny_import(&tiny, NULL, &error), cases[i].text, cases[i].fields);
+    }
+}
+
+Test(import, a_packed_row_that_is_not_finite_is_refused_by_table_and_row)
+{
+    unsigned char rows[5][12];
+    for (unsigned r = 0; r < 5; r++)
+        pack_byte_row(rows[r], (unsigned char[]){1, 2, 3, 4}, r == 3 ? NAN : 0.5f, 0.0f);
+    write_changed(0, &(struct tiny_tensor){"emb.a", "U8", 2, {5, 12}, rows});
+    configure(", \"format\": \"int8\"");
+    struct rk_error error = {0};
+    expect_refused(&error, tiny_import(&tiny, NULL, &error), "row 3 of table 'a' (tensor 'emb.a', int8) decodes to",
+                   "a bad scale");
+}
+
 /* ---- stops ---- */
 
 static unsigned step, stop_at;
