@@ -42,6 +42,7 @@ struct rk_engine {
     uint32_t max_batch, tile_rows;
     uint32_t context_width, candidate_width;
     struct rk_engine_counters counters;
+    struct rk_observer observer;
 
     unsigned char *memory; /* everything below */
     float *dense, *context, *candidate, *top_in, *scratch, *logits;
@@ -125,8 +126,8 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
     created->spec = spec;
     created->kernels = rk_kernels_get();
     created->widths = rk_model_spec_widths(spec);
-    created->bottom = (struct rk_tower){&spec->bottom, rk_model_weights(model), true};
-    created->top = (struct rk_tower){&spec->top, rk_model_weights(model), false};
+    created->bottom = (struct rk_tower){&spec->bottom, rk_model_weights(model), RK_STAGE_BOTTOM, true};
+    created->top = (struct rk_tower){&spec->top, rk_model_weights(model), RK_STAGE_TOP, false};
     created->max_batch = max_batch;
     enum rk_status status =
         rk_interaction_create(spec, rk_model_weights(model), created->kernels, &created->interaction, error);
@@ -216,14 +217,14 @@ static void run_bottom(struct rk_engine *engine, const struct rk_tile *tile, uin
         for (uint32_t s = 0; s < count; s++)
             gather_dense(engine, &engine->parts[first_segment + s], 1, engine->dense + (size_t)s * width);
         if (count > 0)
-            rk_tower_run(&engine->bottom, engine->dense, width, width, count, engine->scratch,
+            rk_tower_run(&engine->bottom, engine->dense, width, width, count, &engine->observer, engine->scratch,
                          tile->context + (size_t)first_segment * engine->context_width + x->column,
                          engine->context_width);
     } else {
         for (uint32_t s = 0; s < tile->num_segments; s++)
             gather_dense(engine, &engine->parts[s], tile->segments[s].num_rows,
                          engine->dense + (size_t)tile->segments[s].first_row * width);
-        rk_tower_run(&engine->bottom, engine->dense, width, width, tile->num_rows, engine->scratch,
+        rk_tower_run(&engine->bottom, engine->dense, width, width, tile->num_rows, &engine->observer, engine->scratch,
                      tile->candidate + x->column, engine->candidate_width);
     }
 }
@@ -233,9 +234,9 @@ static void run_tile(struct rk_engine *engine, const struct rk_tile *tile, uint3
     const uint32_t num_heads = engine->spec->num_heads;
     pool_features(engine, tile, first_segment);
     run_bottom(engine, tile, first_segment);
-    rk_interaction_run(engine->interaction, tile, engine->scratch, engine->top_in);
+    rk_interaction_run(engine->interaction, tile, &engine->observer, engine->scratch, engine->top_in);
     rk_tower_run(&engine->top, engine->top_in, engine->widths.top_in, engine->widths.top_in, tile->num_rows,
-                 engine->scratch, engine->logits, num_heads);
+                 &engine->observer, engine->scratch, engine->logits, num_heads);
     for (uint32_t s = 0; s < tile->num_segments; s++)
         memcpy(engine->parts[s].logits, engine->logits + (size_t)tile->segments[s].first_row * num_heads,
                (size_t)engine->parts[s].count * num_heads * sizeof(float));
@@ -320,6 +321,17 @@ enum rk_status rk_engine_score(struct rk_engine *engine, const struct rk_request
         status = rk_engine_run(engine, &slice, 1);
     }
     return status;
+}
+
+enum rk_status rk_engine_observe(struct rk_engine *engine, rk_observe_fn *see, void *context)
+{
+    struct rk_layer_use layers[RK_MAX_LAYER_USES];
+    const size_t num_layers = rk_model_spec_layers(engine->spec, layers);
+    for (size_t l = 0; l < num_layers; l++)
+        if (layers[l].layer->format != RK_DENSE_F32)
+            return RK_UNSUPPORTED;
+    engine->observer = (struct rk_observer){see, context};
+    return RK_OK;
 }
 
 const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *engine)

@@ -7,6 +7,7 @@
 
 #include "model/model.h"
 #include "model/request.h"
+#include "model/tower.h"
 
 /* Candidates [first, first + count) of one request. */
 struct rk_slice {
@@ -29,6 +30,11 @@ void rk_engine_destroy(struct rk_engine *engine);
 /* Scores all slices in one batch; the counts must sum to at most max_batch. RK_CORRUPT when the model's files were
  * damaged meanwhile: the logits are then worthless. */
 enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices);
+
+/* From now on `see` is shown every linear layer's input rows (a layer that reads the context alone: once per request
+ * and tile), with columns in the engine's own order. see NULL: no more. RK_UNSUPPORTED unless all layers are float32.
+ */
+enum rk_status rk_engine_observe(struct rk_engine *engine, rk_observe_fn *see, void *context);
 
 const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *engine);
 

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/tower.h"
-
 /* out[column] = vectors[i] . vectors[j] */
 struct pair {
     uint32_t i, j, column;
@@ -195,7 +193,8 @@ static void add_cross(const float *restrict x0, const float *restrict y, const f
 }
 
 /* scratch: x0 [rows][width], y [rows][width], V x [rows][rank] */
-static void run_dcn_v2(const struct rk_interaction *interaction, const struct rk_tile *tile, float *scratch, float *out)
+static void run_dcn_v2(const struct rk_interaction *interaction, const struct rk_tile *tile,
+                       const struct rk_observer *observer, float *scratch, float *out)
 {
     const struct rk_interaction_spec *spec = &interaction->spec->interaction;
     const uint32_t rows = tile->num_rows, width = interaction->widths.top_in, rank = spec->rank;
@@ -205,8 +204,10 @@ static void run_dcn_v2(const struct rk_interaction *interaction, const struct rk
     memcpy(out, x0, elements * sizeof *out);
     for (uint32_t k = 0; k < spec->num_cross; k++) {
         const struct rk_cross_spec *cross = &spec->cross[k];
+        rk_observe(observer, RK_STAGE_CROSS_V, k, out, rows, width, width);
         rk_tower_linear((const float *)(interaction->weights + cross->v.weight.offset), width, rank, out, width, rows,
                         low, rank);
+        rk_observe(observer, RK_STAGE_CROSS_W, k, low, rows, rank, rank);
         rk_tower_linear((const float *)(interaction->weights + cross->w.weight.offset), rank, width, low, rank, rows, y,
                         width);
         add_cross(x0, y, (const float *)(interaction->weights + cross->w.bias.offset), rows, width, out);
@@ -222,7 +223,8 @@ size_t rk_interaction_scratch_floats(const struct rk_interaction *interaction)
     return 2 * (size_t)interaction->widths.top_in + interaction->spec->interaction.rank;
 }
 
-void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile, float *scratch, float *out)
+void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile,
+                        const struct rk_observer *observer, float *scratch, float *out)
 {
     switch (interaction->spec->interaction.op) {
     case RK_INTERACTION_DOT:
@@ -232,7 +234,7 @@ void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile
         run_cat(interaction, tile, out);
         break;
     case RK_INTERACTION_DCN_V2:
-        run_dcn_v2(interaction, tile, scratch, out);
+        run_dcn_v2(interaction, tile, observer, scratch, out);
         break;
     }
 }

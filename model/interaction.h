@@ -11,6 +11,7 @@
 #define RANKD_MODEL_INTERACTION_H
 
 #include "model/spec.h"
+#include "model/tower.h"
 #include "quant/kernels.h"
 
 /* Consecutive candidates of one request. */
@@ -49,6 +50,7 @@ const struct rk_vector *rk_interaction_feature(const struct rk_interaction *inte
 size_t rk_interaction_scratch_floats(const struct rk_interaction *interaction);
 
 /* out [tile rows][widths.top_in]; scratch: tile rows * rk_interaction_scratch_floats(). */
-void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile, float *scratch, float *out);
+void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile,
+                        const struct rk_observer *observer, float *scratch, float *out);
 
 #endif

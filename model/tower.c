@@ -54,7 +54,7 @@ size_t rk_tower_scratch_floats(const struct rk_mlp_spec *mlp)
 }
 
 void rk_tower_run(const struct rk_tower *tower, const float *x, size_t x_stride, uint32_t width, uint32_t rows,
-                  float *scratch, float *y, size_t y_stride)
+                  const struct rk_observer *observer, float *scratch, float *y, size_t y_stride)
 {
     const struct rk_mlp_spec *mlp = tower->mlp;
     float *turns[2] = {scratch, scratch + (size_t)rows * widest_between(mlp)};
@@ -64,6 +64,7 @@ void rk_tower_run(const struct rk_tower *tower, const float *x, size_t x_stride,
         const uint32_t in = layer->weight.columns, out = layer->weight.rows;
         float *to = last ? y : turns[l % 2];
         const size_t to_stride = last ? y_stride : out;
+        rk_observe(observer, tower->stage, l, x, rows, in, x_stride);
         rk_tower_linear((const float *)(tower->weights + layer->weight.offset), in, out, x, x_stride, rows, to,
                         to_stride);
         add_bias((const float *)(tower->weights + layer->bias.offset), out, !last || tower->relu_last, to, to_stride,

@@ -4,6 +4,7 @@
 #include "quant/kernels.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,24 @@ static int machine_has(enum rk_isa isa)
         return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
     return 0;
+}
+
+enum rk_status rk_kernels_check_mask(struct rk_error *error)
+{
+    const char *mask = getenv("RANKD_CPU");
+    char names[128] = "";
+    size_t used = 0;
+    for (int isa = 0; mask != NULL && isa < RK_ISA_COUNT; isa++) {
+        if (strcmp(mask, isa_names[isa]) == 0)
+            return RK_OK;
+        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", isa ? ", " : "", isa_names[isa]);
+    }
+    if (mask == NULL)
+        return RK_OK;
+    return rk_error_set(error, RK_INVALID,
+                        "the environment variable RANKD_CPU is '%.64s', none of %s; unset it to use all that this "
+                        "machine has",
+                        mask, names);
 }
 
 int rk_isa_usable(enum rk_isa isa)

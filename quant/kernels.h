@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "quant/base/status.h"
 #include "quant/gram.h"
 #include "quant/pool.h"
 #include "quant/rows.h"
@@ -47,6 +48,10 @@ struct rk_kernel_variant {
 
 /* All variants that were built in, scalar first; *count is their number. */
 const struct rk_kernel_variant *rk_kernel_variants(size_t *count);
+
+/* RK_INVALID when RANKD_CPU is set to something that is no name of an instruction set. For the start of programs;
+ * below, such a mask is ignored. */
+enum rk_status rk_kernels_check_mask(struct rk_error *error);
 
 /* Can this machine run it, after the mask of RANKD_CPU (a name of a set: the highest one allowed)? */
 int rk_isa_usable(enum rk_isa isa);

@@ -13,6 +13,7 @@
 
 #include "embeddings/mapped_file.h"
 #include "model/engine.h"
+#include "quant/kernels.h"
 #include "server/clock.h"
 #include "server/command_line.h"
 #include "server/daemon.h"
@@ -149,6 +150,10 @@ int main(int argc, char **argv)
     if (line.help || line.version || line.print_config)
         return fflush(stdout) == 0 ? 0 : EXIT_FAILED;
 
+    if (rk_kernels_check_mask(&error) != RK_OK) {
+        fprintf(stderr, "rankd: %s\n", error.text);
+        return EXIT_USAGE;
+    }
     rk_log_start((enum rk_log_level)line.options.log_level);
     int signals = open_signals();
     if (signals < 0 || rk_mapped_file_contain_sigbus(&error) != RK_OK) {

@@ -13,6 +13,7 @@
 
 #include "embeddings/mapped_file.h"
 #include "model/nearest.h"
+#include "quant/kernels.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -211,7 +212,7 @@ done:
 int cli_main(int argc, char **argv)
 {
     struct rk_error error = {0};
-    if (rk_mapped_file_contain_sigbus(&error) != RK_OK)
+    if (rk_mapped_file_contain_sigbus(&error) != RK_OK || rk_kernels_check_mask(&error) != RK_OK)
         return cli_failed(&error);
     if (argc < 2) {
         print_help();

@@ -417,6 +417,8 @@ int main(int argc, char **argv)
     rk_arena_init(&arena, 1 << 20);
     struct rk_error error = {0};
     struct rk_model *model = NULL;
+    if (rk_kernels_check_mask(&error) != RK_OK)
+        fail(&error, "kernels");
     if (rk_model_open(options.model, NULL, &model, &error) != RK_OK)
         fail(&error, "model");
     const struct rk_model_spec *spec = rk_model_spec_of(model);

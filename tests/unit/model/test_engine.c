@@ -404,3 +404,65 @@ Test(engine, it_says_what_it_runs_on)
     cr_assert_eq(strncmp(rk_engine_describe(), "cpu: openblas ", 14), 0, "%s", rk_engine_describe());
     cr_assert_not_null(strstr(rk_engine_describe(), rk_kernels_describe()));
 }
+
+/* What an observer was shown: for each layer the inputs of one candidate after the other, in double precision. */
+struct seen {
+    const struct rk_model *model;
+    uint32_t rows[RK_STAGE_COUNT][SMALL_MAX];
+    float low[RK_STAGE_COUNT][SMALL_MAX], high[RK_STAGE_COUNT][SMALL_MAX];
+};
+
+static void see(void *context, enum rk_stage stage, uint32_t index, const float *values, uint32_t rows,
+                uint32_t columns, size_t stride)
+{
+    struct seen *seen = context;
+    struct rk_layer_use layers[RK_MAX_LAYER_USES];
+    const size_t count = rk_model_spec_layers(&seen->model->spec, layers);
+    size_t l = 0;
+    while (l < count && (layers[l].stage != stage || layers[l].index != index))
+        l++;
+    cr_assert_lt(l, count, "there is no layer %u of stage %d", index, (int)stage);
+    cr_assert_eq(columns, layers[l].layer->weight.columns);
+    seen->rows[stage][index] += rows;
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < columns; c++) {
+            seen->low[stage][index] = fminf(seen->low[stage][index], values[r * stride + c]);
+            seen->high[stage][index] = fmaxf(seen->high[stage][index], values[r * stride + c]);
+        }
+}
+
+Test(engine, an_observer_sees_what_every_layer_reads)
+{
+    struct random random = random_from_seed();
+    for (int op = 0; op < 3; op++) {
+        const struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
+        struct rk_model model;
+        small_model_describe(&model, &shape);
+        small_model_open(&model, &random);
+        struct rk_engine *engine = create_engine(&model, 16);
+        struct seen seen = {.model = &model};
+        cr_assert_eq(rk_engine_observe(engine, see, &seen), RK_OK);
+        const struct rk_request request = small_bound_request(&model.spec, 50, 2, &random, &arena);
+        float logits[100];
+        cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+        struct rk_layer_use layers[RK_MAX_LAYER_USES];
+        const size_t count = rk_model_spec_layers(&model.spec, layers);
+        for (size_t l = 0; l < count; l++)
+            cr_assert_eq(seen.rows[layers[l].stage][layers[l].index], 50, "stage %d layer %u: %u rows",
+                         (int)layers[l].stage, layers[l].index, seen.rows[layers[l].stage][layers[l].index]);
+        /* The first layer reads the request itself; ReLU leaves nothing negative for the second. */
+        float low = 0.0f, high = 0.0f;
+        for (int i = 0; i < 2 + 3 * 50; i++) {
+            const float value = i < 2 ? request.context_dense[i] : request.candidate_dense[i - 2];
+            low = fminf(low, value);
+            high = fmaxf(high, value);
+        }
+        cr_assert(seen.low[RK_STAGE_BOTTOM][0] == low && seen.high[RK_STAGE_BOTTOM][0] == high);
+        cr_assert(seen.low[RK_STAGE_BOTTOM][1] == 0.0f && seen.high[RK_STAGE_BOTTOM][1] > 0.0f);
+        cr_assert_eq(rk_engine_observe(engine, NULL, NULL), RK_OK);
+        cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
+        cr_assert_eq(seen.rows[RK_STAGE_TOP][0], 50, "it went on after it was told to stop");
+        rk_engine_destroy(engine);
+        small_model_close(&model);
+    }
+}

@@ -34,7 +34,8 @@ static void expect_dot(bool x_of_candidate, enum rk_pairs pairs, bool self, uint
     const struct rk_tile tile = {&segment, 1, 2, context, candidate};
     float out[32];
     cr_assert_eq(rk_model_spec_widths(&model.spec).top_in, count);
-    rk_interaction_run(interaction, &tile, NULL, out);
+    const struct rk_observer nobody = {0};
+    rk_interaction_run(interaction, &tile, &nobody, NULL, out);
     for (uint32_t i = 0; i < count; i++) {
         cr_assert_eq(out[i], first[i], "first candidate [%u] is %g, expected %g", i, (double)out[i], (double)first[i]);
         cr_assert_eq(out[count + i], second[i], "second candidate [%u] is %g, expected %g", i, (double)out[count + i],

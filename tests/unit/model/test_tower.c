@@ -7,6 +7,8 @@
 
 enum { MAX_ROWS = 40 };
 
+static const struct rk_observer nobody;
+
 static void fill(float *values, size_t count, struct random *random)
 {
     for (size_t i = 0; i < count; i++)
@@ -69,25 +71,25 @@ static const struct rk_linear_spec layers[] = {
 Test(tower, relu_follows_every_layer_but_the_last_unless_asked)
 {
     const struct rk_mlp_spec mlp = {layers, 2};
-    struct rk_tower tower = {&mlp, (const unsigned char *)weights, false};
+    struct rk_tower tower = {&mlp, (const unsigned char *)weights, RK_STAGE_TOP, false};
     /* (1, 2): W0 x + b0 = (-2, 12) -> (0, 12); W1 gives 6.25.  (3, 0): (4, 10) -> 1.25.  (2, -1): (5, 3) -> -3.25 */
     const float x[] = {1, 2, 3, 0, 2, -1};
     float scratch[12], y[3];
     cr_assert_eq(rk_tower_scratch_floats(&mlp), 4);
-    rk_tower_run(&tower, x, 2, 2, 3, scratch, y, 1);
+    rk_tower_run(&tower, x, 2, 2, 3, &nobody, scratch, y, 1);
     cr_assert(y[0] == 6.25f && y[1] == 1.25f && y[2] == -3.25f, "%g %g %g", (double)y[0], (double)y[1], (double)y[2]);
     tower.relu_last = true;
-    rk_tower_run(&tower, x, 2, 2, 3, scratch, y, 1);
+    rk_tower_run(&tower, x, 2, 2, 3, &nobody, scratch, y, 1);
     cr_assert(y[0] == 6.25f && y[1] == 1.25f && y[2] == 0.0f, "%g %g %g", (double)y[0], (double)y[1], (double)y[2]);
 }
 
 Test(tower, without_layers_it_copies)
 {
     const struct rk_mlp_spec none = {NULL, 0};
-    const struct rk_tower tower = {&none, NULL, true};
+    const struct rk_tower tower = {&none, NULL, RK_STAGE_BOTTOM, true};
     const float x[] = {-1, 2, 99, 3, -4, 99};
     float y[8] = {0};
-    rk_tower_run(&tower, x, 3, 2, 2, NULL, y, 4);
+    rk_tower_run(&tower, x, 3, 2, 2, &nobody, NULL, y, 4);
     cr_assert(y[0] == -1 && y[1] == 2 && y[2] == 0 && y[4] == 3 && y[5] == -4);
     cr_assert_eq(rk_tower_scratch_floats(&none), 0);
 }

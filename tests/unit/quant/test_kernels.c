@@ -96,3 +96,19 @@ Test(kernels, rankd_cpu_bounds_the_instruction_sets)
     if (rk_isa_usable(RK_ISA_AVX2))
         cr_assert(strncmp(text, "avx2: ", 6) == 0 && strstr(text, " dot_f32"), "%s", text);
 }
+
+Test(kernels, a_mask_that_is_no_instruction_set_is_an_error_that_lists_them)
+{
+    struct rk_error error = {0};
+    for (int isa = 0; isa < RK_ISA_COUNT; isa++) {
+        setenv("RANKD_CPU", rk_isa_name((enum rk_isa)isa), 1);
+        cr_assert_eq(rk_kernels_check_mask(&error), RK_OK, "%s", error.text);
+    }
+    setenv("RANKD_CPU", "avx3", 1);
+    cr_assert_eq(rk_kernels_check_mask(&error), RK_INVALID);
+    cr_assert_not_null(strstr(error.text,
+                              "RANKD_CPU is 'avx3', none of scalar, avx2, avx512, avx512_vnni, avx512_bf16"),
+                       "%s", error.text);
+    unsetenv("RANKD_CPU");
+    cr_assert_eq(rk_kernels_check_mask(NULL), RK_OK);
+}
