@@ -1,7 +1,5 @@
 #!/usr/bin/python3
-"""rankpack as people use it, and scores against an implementation that knows the package only from model/FORMAT.md.
-
-The oracle reads manifest, weights and rows with numpy and computes in float64; models of many shapes come from rankpack synth."""
+"""rankpack as people use it, and scores against the oracle (oracle.py); models of many shapes come from rankpack synth."""
 
 import json
 import random
@@ -9,64 +7,10 @@ import unittest
 
 import numpy
 
+from oracle import Oracle
 from rankd_fixture import DEMO, main, rankpack, repository_of, requests_of, scratch, seed
 
 TOLERANCE = 1e-5  # of max(1, |logit|)
-
-
-class Oracle:
-    """A package as FORMAT.md describes it, evaluated in float64, or in float32 to see how much rounding that format costs here."""
-
-    def __init__(self, package, dtype=numpy.float64):
-        self.dtype = dtype
-        self.manifest = json.loads((package / "manifest.json").read_text(encoding="utf-8"))
-        self.towers = numpy.fromfile(package / self.manifest["weights"]["file"], dtype="<f4")
-        self.rows = {}
-        for table in self.manifest["tables"]:
-            parts = [numpy.fromfile(package / shard["file"], dtype="<f4").reshape(shard["num_rows"], table["dim"]) for shard in table["shards"]]
-            self.rows[table["name"]] = numpy.concatenate(parts).astype(self.dtype)
-
-    def tensor(self, spec):
-        first = spec["offset"] // 4
-        return self.towers[first:first + int(numpy.prod(spec["shape"]))].reshape(spec["shape"]).astype(self.dtype)
-
-    def mlp(self, layers, x, relu_last):
-        for i, layer in enumerate(layers):
-            x = self.tensor(layer["weight"]) @ x + self.tensor(layer["bias"])
-            if relu_last or i + 1 < len(layers):
-                x = numpy.maximum(x, 0)
-        return x
-
-    def bag(self, feature, block):
-        name = feature["name"]
-        rows = self.rows[feature["table"]][block["ids"][name]]
-        if feature.get("weighted"):
-            rows = rows * numpy.array(block["weights"][name], dtype=numpy.float32).astype(self.dtype)[:, None]
-        if len(rows) == 0:
-            return numpy.zeros(rows.shape[1], dtype=self.dtype)
-        return rows.mean(axis=0) if feature["pooling"] == "mean" else rows.sum(axis=0)
-
-    def interact(self, x, vectors):
-        spec = self.manifest["interaction"]
-        every = ([x] if len(x) else []) + vectors
-        if spec["op"] == "dot":
-            pairs = [every[i] @ every[j] for i in range(len(every)) for j in range(len(every))
-                     if (j < i if spec["pairs"] == "tril" else j > i) or (spec["self"] and i == j)]
-            return numpy.concatenate([x, numpy.array(pairs, dtype=self.dtype)])
-        x0 = x = numpy.concatenate(every)
-        if spec["op"] == "dcn_v2":
-            for layer in spec["layers"]:
-                x = x0 * (self.tensor(layer["w"]) @ (self.tensor(layer["v"]) @ x) + self.tensor(layer["bias"])) + x
-        return x
-
-    def logits(self, request):
-        result = []
-        for candidate in request["candidates"]:
-            dense = numpy.array(request["context"].get("dense", []) + candidate.get("dense", []), dtype=numpy.float32).astype(self.dtype)
-            x = self.mlp(self.manifest["bottom_mlp"], dense, True)
-            vectors = [self.bag(f, request["context"] if f["side"] == "context" else candidate) for f in self.manifest["features"]]
-            result.append(self.mlp(self.manifest["top_mlp"], self.interact(x, vectors), False))
-        return numpy.array(result)
 
 
 def random_shape(rng):

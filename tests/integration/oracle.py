@@ -1,0 +1,130 @@
+"""The oracle of the integration tests: it knows packages only from model/FORMAT.md and shares no code with rankd.
+
+It reads manifest, weights and rows with numpy; towers are float32 and computed in float64."""
+
+import json
+
+import numpy
+
+# Exponent bits, mantissa bits, exponent bias.
+SMALL_FLOATS = {"e4m3": (4, 3, 7), "e5m2": (5, 2, 15), "e2m3": (2, 3, 1), "e3m2": (3, 2, 3), "e2m1": (2, 1, 1)}
+INTEGERS = {"int8": (8, "<f4"), "int4": (4, "<f2"), "int2": (2, "<f2")}  # bits, scale and bias
+NUMBERS = {"fp32": "<f4", "fp16": "<f2", "bf16": "<u2"}
+MX_BLOCK = 32
+
+
+def unpack_bits(packed, bits, dim):
+    """[rows, bytes] to [rows, dim] codes, packed from the low bits of the first byte upward."""
+    low_first = numpy.unpackbits(packed, axis=1, bitorder="little")[:, :dim * bits].reshape(len(packed), dim, bits)
+    return (low_first.astype(numpy.uint32) << numpy.arange(bits, dtype=numpy.uint32)).sum(axis=2)
+
+
+def small_float(name, codes):
+    """What the formula of the format gives; codes for infinity and NaN do not occur in packages."""
+    exponent_bits, mantissa_bits, bias = SMALL_FLOATS[name]
+    exponent = (codes >> mantissa_bits) % (1 << exponent_bits)
+    mantissa = (codes % (1 << mantissa_bits)) / (1 << mantissa_bits)
+    size = numpy.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent.astype(int) - bias))
+    return numpy.where(codes >> (exponent_bits + mantissa_bits), -size, size)
+
+
+def element_bits(row_format):
+    return 4 if row_format.startswith("mxfp4") else 6 if row_format.startswith("mxfp6") else 8
+
+
+def decode_rows(row_format, dim, raw):
+    """Rows [rows, bytes of a row] in their format to float32 [rows, dim]."""
+    if row_format in NUMBERS:
+        numbers = numpy.ascontiguousarray(raw).view(NUMBERS[row_format])
+        return (numbers.astype(numpy.uint32) << 16).view(numpy.float32) if row_format == "bf16" else numbers.astype(numpy.float32)
+    if row_format in INTEGERS:
+        bits, tail = INTEGERS[row_format]
+        end = (dim * bits + 7) // 8
+        scale, bias = numpy.ascontiguousarray(raw[:, end:]).view(tail).astype(numpy.float64).T[:, :, None]
+        return (unpack_bits(raw[:, :end], bits, dim) * scale + bias).astype(numpy.float32)
+    bits = element_bits(row_format)
+    end = (dim * bits + 7) // 8
+    codes = unpack_bits(raw[:, :end], bits, dim)
+    numbers = codes.astype(numpy.uint8).view(numpy.int8).reshape(codes.shape) / 64.0 if row_format == "mxint8" else small_float(row_format[-4:], codes)
+    if row_format.startswith("mx"):
+        scale = numpy.repeat(2.0 ** (raw[:, end:].astype(int) - 127), MX_BLOCK, axis=1)[:, :dim]
+    else:
+        scale = numpy.ascontiguousarray(raw[:, end:]).view("<f4").astype(numpy.float64)
+    return (numbers * scale).astype(numpy.float32)
+
+
+def row_bytes(row_format, dim):
+    if row_format in NUMBERS:
+        return dim * numpy.dtype(NUMBERS[row_format]).itemsize
+    if row_format in INTEGERS:
+        return (dim * INTEGERS[row_format][0] + 7) // 8 + 2 * numpy.dtype(INTEGERS[row_format][1]).itemsize
+    return (dim * element_bits(row_format) + 7) // 8 + ((dim + MX_BLOCK - 1) // MX_BLOCK if row_format.startswith("mx") else 4)
+
+
+def stored_rows(package, table):
+    """The rows that the shards hold, as bytes."""
+    bytes_of_row = row_bytes(table["format"], table["dim"])
+    return numpy.concatenate([numpy.fromfile(package / shard["file"], dtype=numpy.uint8).reshape(shard["num_rows"], bytes_of_row)
+                              for shard in table["shards"]])
+
+
+def table_rows(package, table):
+    """All rows of a table, those that were dropped included, as float32."""
+    rows = decode_rows(table["format"], table["dim"], stored_rows(package, table))
+    if "kept" not in table:
+        return rows
+    blocks = numpy.fromfile(package / table["kept"]["file"], dtype=numpy.uint8).reshape(-1, 64)
+    kept = numpy.unpackbits(blocks[:, 8:], axis=1, bitorder="little").reshape(-1)[:table["rows"]].astype(bool)
+    return rows[numpy.where(kept, numpy.cumsum(kept) - 1, table["kept"]["rows"])]
+
+
+class Oracle:
+    """A package as FORMAT.md describes it, evaluated in float64, or in float32 to see how much rounding that format costs here."""
+
+    def __init__(self, package, dtype=numpy.float64):
+        self.dtype = dtype
+        self.manifest = json.loads((package / "manifest.json").read_text(encoding="utf-8"))
+        self.towers = numpy.fromfile(package / self.manifest["weights"]["file"], dtype="<f4")
+        self.rows = {table["name"]: table_rows(package, table).astype(self.dtype) for table in self.manifest["tables"]}
+
+    def tensor(self, spec):
+        first = spec["offset"] // 4
+        return self.towers[first:first + int(numpy.prod(spec["shape"]))].reshape(spec["shape"]).astype(self.dtype)
+
+    def mlp(self, layers, x, relu_last):
+        for i, layer in enumerate(layers):
+            x = self.tensor(layer["weight"]) @ x + self.tensor(layer["bias"])
+            if relu_last or i + 1 < len(layers):
+                x = numpy.maximum(x, 0)
+        return x
+
+    def bag(self, feature, block):
+        name = feature["name"]
+        rows = self.rows[feature["table"]][block["ids"][name]]
+        if feature.get("weighted"):
+            rows = rows * numpy.array(block["weights"][name], dtype=numpy.float32).astype(self.dtype)[:, None]
+        if len(rows) == 0:
+            return numpy.zeros(rows.shape[1], dtype=self.dtype)
+        return rows.mean(axis=0) if feature["pooling"] == "mean" else rows.sum(axis=0)
+
+    def interact(self, x, vectors):
+        spec = self.manifest["interaction"]
+        every = ([x] if len(x) else []) + vectors
+        if spec["op"] == "dot":
+            pairs = [every[i] @ every[j] for i in range(len(every)) for j in range(len(every))
+                     if (j < i if spec["pairs"] == "tril" else j > i) or (spec["self"] and i == j)]
+            return numpy.concatenate([x, numpy.array(pairs, dtype=self.dtype)])
+        x0 = x = numpy.concatenate(every)
+        if spec["op"] == "dcn_v2":
+            for layer in spec["layers"]:
+                x = x0 * (self.tensor(layer["w"]) @ (self.tensor(layer["v"]) @ x) + self.tensor(layer["bias"])) + x
+        return x
+
+    def logits(self, request):
+        result = []
+        for candidate in request["candidates"]:
+            dense = numpy.array(request["context"].get("dense", []) + candidate.get("dense", []), dtype=numpy.float32).astype(self.dtype)
+            x = self.mlp(self.manifest["bottom_mlp"], dense, True)
+            vectors = [self.bag(f, request["context"] if f["side"] == "context" else candidate) for f in self.manifest["features"]]
+            result.append(self.mlp(self.manifest["top_mlp"], self.interact(x, vectors), False))
+        return numpy.array(result)
