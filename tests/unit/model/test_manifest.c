@@ -239,7 +239,7 @@ Test(manifest, formats_and_pruned_tables_are_read_back_and_printed_the_same)
 Test(manifest, what_is_wrong_about_formats_is_named)
 {
     static const struct change cases[] = {
-        {"\"version\": 2", "\"version\": 1", RK_CORRUPT, "must be one of 'fp32'"},
+        {"\"version\": 2", "\"version\": 1", RK_CORRUPT, "tables[0].kept is not a known field"},
         {"\"int4\"", "\"int5\"", RK_CORRUPT, "tables[0].format is 'int5', must be one of 'fp32', 'fp16'"},
         {"\"int4\"", "4", RK_CORRUPT, "tables[0].format is a whole number"},
         {"\"table-000.kept\"", "\"../kept\"", RK_CORRUPT, "tables[0].kept.file is '../kept'"},
