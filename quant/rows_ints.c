@@ -52,9 +52,10 @@ static struct affine affine_f16(struct range range, unsigned levels)
 
 static unsigned quantise(const struct affine *affine, float x)
 {
-    const float steps = fminf(fmaxf((x - affine->bias) * affine->inverse, 0.0f), (float)affine->levels);
+    const float steps = (x - affine->bias) * affine->inverse, most = (float)affine->levels;
+    const float above = steps > 0.0f ? steps : 0.0f, within = above < most ? above : most;
     /* In such a sum the last bit stands for 1: the adder rounds to nearest even. */
-    return rk_f32_bits(steps + 0x1p23f) & 0xff;
+    return rk_f32_bits(within + 0x1p23f) & 0xff;
 }
 
 /* The farthest that a value can lie from what it decodes to: half a step, or less where the bias itself is nearer to

@@ -38,8 +38,9 @@ static unsigned encode_element(struct element element, float x)
 {
     if (!element.is_integer)
         return rk_minifloat_from_f32(element.format, x);
-    const float steps = fminf(fmaxf(x / integer_step, -integer_limit), integer_limit);
-    return (unsigned)(int)rintf(steps) & 0xff;
+    const float steps = x / integer_step, above = steps > -integer_limit ? steps : -integer_limit;
+    /* In such a sum the last bit stands for 1: the adder rounds to nearest even. */
+    return rk_f32_bits((above < integer_limit ? above : integer_limit) + 0x1.8p23f) & 0xff;
 }
 
 static float decode_element(struct element element, unsigned code)
