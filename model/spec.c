@@ -15,10 +15,9 @@
 
 /* ---- names ---- */
 
-/* Bytes of the printable UTF-8 character at `s`, or 0: controls (C0, DEL, C1), overlong forms, surrogates and what lies
- * past U+10FFFF are none. */
-static size_t character_bytes(const unsigned char *s)
+size_t rk_printable_bytes(const char *text)
 {
+    const unsigned char *s = (const unsigned char *)text;
     if (s[0] < 0x80)
         return s[0] >= 0x20 && s[0] != 0x7f;
     size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
@@ -41,7 +40,7 @@ static enum rk_status check_name(const char *name, const char *what, uint32_t in
         return rk_error_set(error, RK_INVALID, "%s[%u] has an empty name", what, index);
     size_t length = 0;
     for (size_t bytes; name[length] != '\0'; length += bytes) {
-        bytes = character_bytes((const unsigned char *)name + length);
+        bytes = rk_printable_bytes(name + length);
         if (bytes == 0)
             return rk_error_set(error, RK_INVALID,
                                 "%s[%u] has a name with a control character or invalid UTF-8 at byte %zu", what, index,

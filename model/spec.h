@@ -21,6 +21,10 @@
 #define RK_MAX_NAME_BYTES 128u /* names are printable UTF-8 without control characters */
 #define RK_MAX_ROWS       ((uint64_t)1 << 48)
 
+/* Bytes of the printable UTF-8 character at `text`, or 0: controls (C0, DEL, C1), overlong forms, surrogates and what
+ * lies past U+10FFFF are none. */
+size_t rk_printable_bytes(const char *text);
+
 enum rk_side { RK_SIDE_CONTEXT, RK_SIDE_CANDIDATE };
 enum rk_pooling { RK_POOLING_SUM, RK_POOLING_MEAN };
 

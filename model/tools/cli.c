@@ -97,8 +97,8 @@ static void print_command_help(const struct cli_command *command)
     printf("rankpack %s: %s\n\nExamples:\n", command->name, command->summary);
     for (const char *const *example = command->examples; *example != NULL; example++)
         printf("  %s\n", *example);
-    printf("\nUsage: rankpack %s%s%s [OPTION...]\n\nOptions:\n", command->name, command->operand != NULL ? " " : "",
-           command->operand != NULL ? command->operand : "");
+    printf("\nUsage: rankpack %s%s%s%s [OPTION...]\n\nOptions:\n", command->name, command->operand != NULL ? " " : "",
+           command->operand != NULL ? command->operand : "", command->many_operands ? "..." : "");
     for (size_t i = 0; i < count_options(command); i++) {
         const struct cli_option *option = &command->options[i];
         char left[64];
@@ -121,9 +121,9 @@ static const struct cli_command *find_command(const char *name)
 
 static int unknown_command(const char *name)
 {
-    const char *names[16];
+    const char *names[32];
     size_t count = 0;
-    for (const struct cli_command *command = rankpack_commands; command->name != NULL && count < 16; command++)
+    for (const struct cli_command *command = rankpack_commands; command->name != NULL && count < 32; command++)
         names[count++] = command->name;
     char hint[160];
     return cli_usage_error("'%s' is not a command%s see rankpack --help", name,
@@ -176,8 +176,11 @@ static int parse_option(struct cli_arguments *arguments, int argc, char **argv, 
 
 static int parse_and_run(const struct cli_command *command, int argc, char **argv)
 {
-    struct cli_arguments arguments = {.command = command, .values = calloc(CLI_MAX_REPEATS, sizeof(struct cli_value))};
-    int code = arguments.values != NULL ? EXIT_FINE : EXIT_FAILED;
+    const char **operands = calloc((size_t)argc, sizeof *operands);
+    struct cli_arguments arguments = {.command = command,
+                                      .operands = operands,
+                                      .values = calloc(CLI_MAX_REPEATS, sizeof(struct cli_value))};
+    int code = arguments.values != NULL && operands != NULL ? EXIT_FINE : EXIT_FAILED;
     bool only_operands = false;
     for (int i = 2; code == EXIT_FINE && i < argc; i++) {
         if (!only_operands && strcmp(argv[i], "--help") == 0) {
@@ -190,11 +193,12 @@ static int parse_and_run(const struct cli_command *command, int argc, char **arg
             code = parse_option(&arguments, argc, argv, &i);
         else if (!only_operands && argv[i][0] == '-' && argv[i][1] != '\0')
             code = cli_usage_error("'%s' is not an option; options begin with '--'", argv[i]);
-        else if (command->operand == NULL || arguments.operand != NULL)
+        else if (command->operand == NULL || (arguments.num_operands > 0 && !command->many_operands))
             code = cli_usage_error("'%s' is one argument too many; see rankpack %s --help", argv[i], command->name);
         else
-            arguments.operand = argv[i];
+            operands[arguments.num_operands++] = argv[i];
     }
+    arguments.operand = operands != NULL ? operands[0] : NULL;
     if (code == EXIT_FINE && command->operand != NULL && arguments.operand == NULL)
         code = cli_usage_error("%s needs %s; see rankpack %s --help", command->name, command->operand, command->name);
     for (size_t i = 0; code == EXIT_FINE && i < count_options(command); i++)
@@ -204,6 +208,7 @@ static int parse_and_run(const struct cli_command *command, int argc, char **arg
     if (code == EXIT_FINE)
         code = command->run(&arguments);
 done:
+    free(operands);
     free(arguments.values);
     cli_progress_end();
     return code;
@@ -298,10 +303,9 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-bool cli_progress(void *context, const char *what, uint64_t done, uint64_t total)
+static bool show_progress(const char *what, uint64_t done, uint64_t total, bool bytes)
 {
     static double last;
-    (void)context;
     double now = seconds();
     if (last == 0)
         last = now;
@@ -312,14 +316,27 @@ bool cli_progress(void *context, const char *what, uint64_t done, uint64_t total
     last = now;
     if (total == 0)
         fprintf(stderr, "%s%s", terminal ? "\r\033[K" : "", what);
-    else
+    else if (bytes)
         fprintf(stderr, "%s%s: %s of %s (%u%%)", terminal ? "\r\033[K" : "", what, cli_bytes(done), cli_bytes(total),
                 (unsigned)(100 * ((double)done / (double)total)));
+    else
+        fprintf(stderr, "%s%s: %" PRIu64 " of %" PRIu64, terminal ? "\r\033[K" : "", what, done, total);
     line_open = terminal;
     if (!terminal)
         fputc('\n', stderr);
     fflush(stderr);
     return interrupted == 0;
+}
+
+bool cli_progress(void *context, const char *what, uint64_t done, uint64_t total)
+{
+    (void)context;
+    return show_progress(what, done, total, true);
+}
+
+bool cli_progress_count(const char *what, uint64_t done, uint64_t total)
+{
+    return show_progress(what, done, total, false);
 }
 
 void cli_progress_end(void)

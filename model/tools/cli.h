@@ -24,6 +24,7 @@ struct cli_arguments;
 struct cli_command {
     const char *name;
     const char *operand; /* "MODEL_DIR", or NULL when the command takes none */
+    bool many_operands;  /* one or more of them */
     const char *summary;
     const char *const *examples;                /* NULL ends the list */
     struct cli_option options[CLI_MAX_OPTIONS]; /* a NULL name ends the list */
@@ -37,7 +38,9 @@ struct cli_value {
 
 struct cli_arguments {
     const struct cli_command *command;
-    const char *operand;
+    const char *operand;         /* the first */
+    const char *const *operands; /* all of them */
+    uint32_t num_operands;
     struct cli_value *values; /* in the order given */
     uint32_t num_values;
 };
@@ -72,6 +75,8 @@ void cli_catch_interrupts(void);
 /* Progress of long work on standard error: a line that rewrites itself on a terminal, a line every ten seconds
  * elsewhere. The context is unused. Returns false once the program was interrupted. */
 bool cli_progress(void *context, const char *what, uint64_t done, uint64_t total);
+/* The same for work that is counted in other things than bytes. */
+bool cli_progress_count(const char *what, uint64_t done, uint64_t total);
 void cli_progress_end(void);
 
 /* "1.5 GiB" in one of a few static buffers. */

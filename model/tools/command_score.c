@@ -29,23 +29,23 @@ static int best_first(const void *a, const void *b)
     return (x->candidate > y->candidate) - (x->candidate < y->candidate);
 }
 
-static void print_json(void *context, const struct rk_named_request *named, const float *logits,
-                       const float *probabilities, uint32_t num_candidates)
+static enum rk_status print_json(void *context, const struct rk_named_request *named, const float *logits,
+                                 const float *probabilities, uint32_t num_candidates, struct rk_error *error)
 {
+    (void)error;
     const struct printing *printing = context;
     rk_jsonl_print_scores(stdout, named->id, logits, probabilities, num_candidates, printing->spec->num_heads);
+    return RK_OK;
 }
 
-static void print_table(void *context, const struct rk_named_request *named, const float *logits,
-                        const float *probabilities, uint32_t num_candidates)
+static enum rk_status print_table(void *context, const struct rk_named_request *named, const float *logits,
+                                  const float *probabilities, uint32_t num_candidates, struct rk_error *error)
 {
     const struct printing *printing = context;
     const uint32_t heads = printing->spec->num_heads;
     struct place *places = malloc((size_t)num_candidates * sizeof *places);
-    if (places == NULL) {
-        cli_say("out of memory for a table of %u candidates", num_candidates);
-        return;
-    }
+    if (places == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for a table of %u candidates", num_candidates);
     for (uint32_t c = 0; c < num_candidates; c++)
         places[c] = (struct place){logits[(size_t)c * heads + printing->head], c};
     qsort(places, num_candidates, sizeof *places, best_first);
@@ -62,6 +62,7 @@ static void print_table(void *context, const struct rk_named_request *named, con
         putchar('\n');
     }
     free(places);
+    return RK_OK;
 }
 
 /* The head called `name`; complains when there is none. */
@@ -98,8 +99,8 @@ int command_score(const struct cli_arguments *arguments)
     comparison_init(&comparison, printing.spec->num_heads);
     if (!find_head(printing.spec, cli_get(arguments, "head"), &printing.head))
         goto done;
-    score_print_fn *print = expected != NULL ? NULL : printing.top > 0 ? print_table : print_json;
-    if (score_file(model, cli_get(arguments, "requests"), expected, batch, print, &printing, &comparison, &error) !=
+    score_visit_fn *visit = expected != NULL ? NULL : printing.top > 0 ? print_table : print_json;
+    if (score_file(model, cli_get(arguments, "requests"), expected, batch, visit, &printing, &comparison, &error) !=
         RK_OK) {
         fflush(stdout);
         code = cli_failed(&error);

@@ -27,17 +27,16 @@ static enum rk_status add_labels(struct comparison *comparison, const float *log
     uint64_t needed = comparison->num_samples + num_candidates;
     if (needed > comparison->capacity) {
         uint64_t capacity = 2 * needed;
-        struct compare_sample *samples =
-            realloc(comparison->samples, capacity * comparison->num_heads * sizeof *samples);
+        struct rk_scored *samples = realloc(comparison->samples, capacity * comparison->num_heads * sizeof *samples);
         if (samples == NULL)
             return rk_error_set(error, RK_NO_MEMORY, "out of memory for %" PRIu64 " labels", needed);
         comparison->samples = samples;
         comparison->capacity = capacity;
     }
     size_t count = (size_t)num_candidates * comparison->num_heads;
-    struct compare_sample *to = comparison->samples + comparison->num_samples * comparison->num_heads;
+    struct rk_scored *to = comparison->samples + comparison->num_samples * comparison->num_heads;
     for (size_t i = 0; i < count; i++)
-        to[i] = (struct compare_sample){.score = logits[i], .positive = labels[i] > 0.5};
+        to[i] = (struct rk_scored){.logit = logits[i], .positive = labels[i] > 0.5};
     comparison->num_samples = needed;
     return RK_OK;
 }
@@ -65,33 +64,16 @@ enum rk_status comparison_add(struct comparison *comparison, const struct rk_mod
     return comparison->labelled ? add_labels(comparison, logits, num_candidates, expected->labels, error) : RK_OK;
 }
 
-static int by_score(const void *a, const void *b)
-{
-    float x = ((const struct compare_sample *)a)->score, y = ((const struct compare_sample *)b)->score;
-    return (x > y) - (x < y);
-}
-
 double comparison_auc(const struct comparison *comparison, uint32_t head)
 {
-    uint64_t count = comparison->num_samples, positives = 0;
-    struct compare_sample *sorted = malloc((count + 1) * sizeof *sorted);
-    if (sorted == NULL)
+    struct rk_scored *column = malloc((comparison->num_samples + 1) * sizeof *column);
+    if (column == NULL)
         return NAN;
-    for (uint64_t i = 0; i < count; i++) {
-        sorted[i] = comparison->samples[i * comparison->num_heads + head];
-        positives += sorted[i].positive;
-    }
-    qsort(sorted, count, sizeof *sorted, by_score);
-    double rank_sum = 0; /* of the positives; equal scores share the mean of their ranks */
-    for (uint64_t begin = 0, end; begin < count; begin = end) {
-        uint64_t tied_positives = 0;
-        for (end = begin; end < count && !(sorted[end].score > sorted[begin].score); end++)
-            tied_positives += sorted[end].positive;
-        rank_sum += (double)tied_positives * ((double)(begin + end + 1) / 2);
-    }
-    free(sorted);
-    double negatives = (double)(count - positives);
-    return (rank_sum - (double)positives * ((double)positives + 1) / 2) / ((double)positives * negatives);
+    for (uint64_t i = 0; i < comparison->num_samples; i++)
+        column[i] = comparison->samples[i * comparison->num_heads + head];
+    const double auc = rk_metric_auc(column, comparison->num_samples);
+    free(column);
+    return auc;
 }
 
 struct scoring {
@@ -99,7 +81,7 @@ struct scoring {
     struct rk_engine *engine;
     struct rk_jsonl_reader *expected; /* NULL: nothing to compare with */
     const char *expected_path;
-    score_print_fn *print;
+    score_visit_fn *visit;
     void *context;
     struct comparison *comparison;
 };
@@ -146,17 +128,17 @@ static enum rk_status score_request(void *context, uint64_t line, struct rk_name
         probabilities[i] = rk_sigmoid(logits[i]);
     if (s->expected != NULL)
         status = compare_next(s, named->id, logits, request.num_candidates, arena, error);
-    if (status == RK_OK && s->print != NULL)
-        s->print(s->context, named, logits, probabilities, request.num_candidates);
+    if (status == RK_OK && s->visit != NULL)
+        status = s->visit(s->context, named, logits, probabilities, request.num_candidates, error);
     return status;
 }
 
 enum rk_status score_file(const struct rk_model *model, const char *requests_path, const char *expected_path,
-                          uint32_t batch, score_print_fn *print, void *context, struct comparison *comparison,
+                          uint32_t batch, score_visit_fn *visit, void *context, struct comparison *comparison,
                           struct rk_error *error)
 {
     struct scoring s = {
-        .model = model, .expected_path = expected_path, .print = print, .context = context, .comparison = comparison};
+        .model = model, .expected_path = expected_path, .visit = visit, .context = context, .comparison = comparison};
     enum rk_status status = rk_engine_create(model, batch, &s.engine, error);
     if (status == RK_OK && expected_path != NULL)
         status = rk_jsonl_open(expected_path, &s.expected, error);

@@ -7,12 +7,8 @@
 #include <stdint.h>
 
 #include "model/jsonl.h"
+#include "model/metrics.h"
 #include "model/model.h"
-
-struct compare_sample {
-    float score;
-    bool positive;
-};
 
 struct comparison {
     uint64_t num_requests, num_logits;
@@ -20,7 +16,7 @@ struct comparison {
     char where[256]; /* which logit that was */
     bool labelled;   /* every request so far had labels */
     uint32_t num_heads;
-    struct compare_sample *samples; /* [num_samples][num_heads] */
+    struct rk_scored *samples;      /* [num_samples][num_heads] */
     uint64_t num_samples, capacity; /* in candidates */
 };
 
@@ -32,15 +28,15 @@ enum rk_status comparison_add(struct comparison *comparison, const struct rk_mod
                               const float *logits, uint32_t num_candidates, const struct rk_named_scores *expected,
                               struct rk_error *error);
 
-/* The probability that a positive scores above a negative, ties half (Mann-Whitney); NaN without both kinds. */
+/* NaN without both kinds of samples. */
 double comparison_auc(const struct comparison *comparison, uint32_t head);
 
-/* Scores the requests of a file and, when expected_path is given, compares. `print`, when not NULL, gets each request's
- * scores. */
-typedef void score_print_fn(void *context, const struct rk_named_request *named, const float *logits,
-                            const float *probabilities, uint32_t num_candidates);
+/* Scores the requests of a file and, when expected_path is given, compares. `visit`, when not NULL, gets each request's
+ * scores; another status than RK_OK stops the scoring. */
+typedef enum rk_status score_visit_fn(void *context, const struct rk_named_request *named, const float *logits,
+                                      const float *probabilities, uint32_t num_candidates, struct rk_error *error);
 enum rk_status score_file(const struct rk_model *model, const char *requests_path, const char *expected_path,
-                          uint32_t batch, score_print_fn *print, void *context, struct comparison *comparison,
+                          uint32_t batch, score_visit_fn *visit, void *context, struct comparison *comparison,
                           struct rk_error *error);
 
 /* Prints the result for people. Returns whether the error is within the tolerance of golden requests. */

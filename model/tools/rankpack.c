@@ -18,6 +18,10 @@ static const char *const score_examples[] = {
     "rankpack score models/steam/1 --requests requests.jsonl",
     "rankpack score models/steam/1 --requests requests.jsonl --top 10",
     "rankpack score models/steam/1 --requests requests.jsonl --expected expected.jsonl", NULL};
+static const char *const eval_examples[] = {
+    "rankpack eval models/steam/1 models/steam/2 --requests requests.jsonl --expected expected.jsonl",
+    "rankpack eval fp32/1 int8/1 int4/1 --requests requests.jsonl --expected expected.jsonl --plot eval.svg",
+    "rankpack eval models/steam/1 models/steam/2 --requests requests.jsonl --json", NULL};
 static const char *const synth_examples[] = {
     "rankpack synth --shape dlrm-26x128 --max-rows 100000 --output models/synth/1",
     "rankpack synth --shape mlperf-dlrm-dcnv2 --max-rows 1000000 --output models/mlperf/1 \\\n"
@@ -83,6 +87,17 @@ const struct cli_command rankpack_commands[] = {
                  OPTION("head", "NAME", "the head that --top sorts by (the first)"),
                  OPTION("expected", "FILE",
                         "compare with these scores instead of printing; AUC per head if they have labels")}},
+    {.name = "eval",
+     .operand = "MODEL_DIR",
+     .many_operands = true,
+     .summary = "compare models: size, AUC, normalised entropy, logit errors, top-10 overlap",
+     .examples = eval_examples,
+     .run = command_eval,
+     .options = {REQUIRED("requests", "FILE", "JSON lines that every model scores"),
+                 OPTION("expected", "FILE",
+                        "the true logits, and labels for AUC and normalised entropy; left out: the baseline's logits"),
+                 OPTION("baseline", "MODEL_DIR", "the model that the others are compared with (the first)"),
+                 OPTION("plot", "FILE", "draw size against accuracy into an SVG file"), FLAG("json", "print JSON")}},
     {.name = "synth",
      .summary = "make a package, and requests, of a given shape",
      .examples = synth_examples,

@@ -1,0 +1,151 @@
+/* Metrics of scores. Each head is measured by itself, in columns copied out of [candidates][heads]. Any thread. */
+#include "model/metrics.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static int by_logit(const void *a, const void *b)
+{
+    const float x = ((const struct rk_scored *)a)->logit, y = ((const struct rk_scored *)b)->logit;
+    return (x > y) - (x < y);
+}
+
+double rk_metric_auc(struct rk_scored *samples, size_t count)
+{
+    qsort(samples, count, sizeof *samples, by_logit);
+    double rank_sum = 0; /* of the positives; equal scores share the mean of their ranks */
+    size_t positives = 0;
+    for (size_t begin = 0, end; begin < count; begin = end) {
+        size_t tied_positives = 0;
+        for (end = begin; end < count && !(samples[end].logit > samples[begin].logit); end++)
+            tied_positives += samples[end].positive;
+        rank_sum += (double)tied_positives * ((double)(begin + end + 1) / 2);
+        positives += tied_positives;
+    }
+    const double negatives = (double)(count - positives);
+    return (rank_sum - (double)positives * ((double)positives + 1) / 2) / ((double)positives * negatives);
+}
+
+double rk_metric_normalised_entropy(const struct rk_scored *samples, size_t count)
+{
+    double loss = 0, positives = 0;
+    for (size_t i = 0; i < count; i++) {
+        /* -log(sigmoid(x)) for a positive, -log(sigmoid(-x)) for a negative */
+        const double x = samples[i].positive ? (double)samples[i].logit : -(double)samples[i].logit;
+        loss += log1p(exp(-fabs(x))) + fmax(-x, 0);
+        positives += samples[i].positive;
+    }
+    const double rate = positives / (double)count;
+    return loss / (double)count / -(rate * log(rate) + (1 - rate) * log1p(-rate));
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double rk_metric_percentile(double *values, size_t count, double percent)
+{
+    if (count == 0)
+        return NAN;
+    qsort(values, count, sizeof *values, by_value);
+    const double rank = ceil(percent / 100 * (double)count);
+    return values[rank < 1 ? 0 : rank > (double)count ? count - 1 : (size_t)rank - 1];
+}
+
+/* Moves the best k of the places to the front, k at most count. k is small: one pass for each. */
+static void select_best(const double *scores, uint32_t *places, size_t count, size_t k)
+{
+    for (size_t i = 0; i < count; i++)
+        places[i] = (uint32_t)i;
+    for (size_t i = 0; i < k; i++) {
+        size_t best = i;
+        for (size_t j = i + 1; j < count; j++) {
+            const double x = scores[places[j]], y = scores[places[best]];
+            if (x > y || (x == y && places[j] < places[best]))
+                best = j;
+        }
+        const uint32_t moved = places[i];
+        places[i] = places[best];
+        places[best] = moved;
+    }
+}
+
+double rk_metric_top_overlap(const double *a, const double *b, size_t count, size_t k, uint32_t *places)
+{
+    if (k > count)
+        k = count;
+    select_best(a, places, count, k);
+    select_best(b, places + count, count, k);
+    size_t shared = 0;
+    for (size_t i = 0; i < k; i++)
+        for (size_t j = 0; j < k; j++)
+            shared += places[i] == places[count + j];
+    return (double)shared / (double)k;
+}
+
+/* Columns of one head. */
+struct columns {
+    struct rk_scored *samples;        /* [candidates] */
+    double *logits, *truths, *errors; /* [candidates] */
+    uint32_t *places;                 /* [2 * the largest request] */
+};
+
+static void measure_head(const struct rk_score_list *truth, const struct rk_score_list *scores, uint32_t head,
+                         const struct columns *c, struct rk_head_metrics *metrics)
+{
+    const size_t count = truth->num_candidates;
+    double squares = 0, overlap = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t at = i * truth->num_heads + head;
+        c->logits[i] = scores->logits[at];
+        c->truths[i] = truth->logits[at];
+        c->errors[i] = fabs(c->logits[i] - c->truths[i]);
+        squares += c->errors[i] * c->errors[i];
+        c->samples[i] = (struct rk_scored){(float)scores->logits[at], truth->labels[at]};
+    }
+    for (size_t r = 0; r < truth->num_requests; r++) {
+        const size_t first = truth->first[r];
+        overlap += rk_metric_top_overlap(c->logits + first, c->truths + first, truth->first[r + 1] - first,
+                                         RK_METRICS_TOP, c->places);
+    }
+    *metrics = (struct rk_head_metrics){
+        .auc = truth->labelled ? rk_metric_auc(c->samples, count) : NAN,
+        .normalised_entropy = truth->labelled ? rk_metric_normalised_entropy(c->samples, count) : NAN,
+        .mean_squared_error = squares / (double)count,
+        .p999_error = rk_metric_percentile(c->errors, count, 99.9),
+        .top_overlap = overlap / (double)truth->num_requests,
+    };
+    metrics->largest_error = c->errors[count - 1]; /* the percentile has sorted them */
+}
+
+enum rk_status rk_metrics_measure(const struct rk_score_list *truth, const struct rk_score_list *scores,
+                                  struct rk_head_metrics *heads, struct rk_error *error)
+{
+    const size_t count = truth->num_candidates;
+    if (count == 0)
+        return rk_error_set(error, RK_INVALID, "there are no candidates to measure");
+    size_t largest = 0;
+    for (size_t r = 0; r < truth->num_requests; r++)
+        if (truth->first[r + 1] - truth->first[r] > largest)
+            largest = truth->first[r + 1] - truth->first[r];
+    const struct columns c = {
+        .samples = malloc(count * sizeof *c.samples),
+        .logits = malloc(count * sizeof *c.logits),
+        .truths = malloc(count * sizeof *c.truths),
+        .errors = malloc(count * sizeof *c.errors),
+        .places = malloc(2 * largest * sizeof *c.places),
+    };
+    enum rk_status status = RK_OK;
+    if (c.samples == NULL || c.logits == NULL || c.truths == NULL || c.errors == NULL || c.places == NULL)
+        status = rk_error_set(error, RK_NO_MEMORY, "out of memory for the metrics of %zu candidates", count);
+    for (uint32_t h = 0; status == RK_OK && h < truth->num_heads; h++)
+        measure_head(truth, scores, h, &c, &heads[h]);
+    free(c.samples);
+    free(c.logits);
+    free(c.truths);
+    free(c.errors);
+    free(c.places);
+    return status;
+}

@@ -1,0 +1,336 @@
+/* Writes SVG by hand: a frame with ticks per panel, and labelled dots.
+ *
+ * Labels are placed one after the other, each where it covers least: candidates lie around its dot, first close by,
+ * then further away on a leader line; what a candidate covers of dots, labels and margins is summed as an area. Text is
+ * measured by the mean width of a sans-serif letter, which is a little wide, so labels err on the side of too much
+ * room.
+ */
+#include "model/tools/plot_svg.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/spec.h"
+
+enum {
+    WIDTH = 860,
+    LEFT = 96,
+    RIGHT = 36,
+    TOP = 74,         /* title and subtitle */
+    PANEL = 270,      /* of a panel's frame */
+    PANEL_TITLE = 34, /* above each frame */
+    BOTTOM = 62,
+    FONT = 12,
+    RADIUS = 5,
+    PAD = 26, /* between the outermost dots and the frame */
+    MAX_TICKS = 64,
+};
+
+struct box {
+    double left, top, right, bottom;
+};
+
+struct tick {
+    double value;
+    char label[24]; /* empty: a tick without words */
+};
+
+struct scale {
+    double low, high; /* what the frame spans, transformed */
+    double linear;    /* of y; 0: logarithmic, for bytes */
+    double from, to;  /* pixels */
+    struct tick ticks[MAX_TICKS];
+    size_t num_ticks;
+};
+
+/* ---- scales ---- */
+
+static double transform(const struct scale *scale, double value)
+{
+    return scale->linear > 0 ? asinh(value / scale->linear) : log2(value);
+}
+
+static double pixel(const struct scale *scale, double value)
+{
+    const double span = scale->high - scale->low;
+    return scale->from + (transform(scale, value) - scale->low) / span * (scale->to - scale->from);
+}
+
+/* Spans [low, high] plus PAD pixels on both sides. */
+static void set_range(struct scale *scale, double low, double high)
+{
+    scale->low = transform(scale, low);
+    scale->high = transform(scale, high);
+    const double room = fabs(scale->to - scale->from) - 2 * PAD, least = scale->linear > 0 ? 1 : 2;
+    double pad = (scale->high - scale->low) * PAD / room;
+    if (scale->high - scale->low < least)
+        pad += (least - (scale->high - scale->low)) / 2;
+    scale->low -= pad;
+    scale->high += pad;
+}
+
+static void add_tick(struct scale *scale, double value, const char *label)
+{
+    const double at = transform(scale, value);
+    if (at < scale->low || at > scale->high || scale->num_ticks == MAX_TICKS)
+        return;
+    struct tick *tick = &scale->ticks[scale->num_ticks++];
+    tick->value = value;
+    snprintf(tick->label, sizeof tick->label, "%s", label);
+}
+
+/* Powers of two, at most eight of them with words. */
+static void set_byte_ticks(struct scale *scale)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    const int step = (int)ceil((scale->high - scale->low) / 8);
+    for (int power = (int)ceil(scale->low); power <= scale->high; power++) {
+        char label[24] = "";
+        if (power >= 0 && power < 70 && power % step == 0)
+            snprintf(label, sizeof label, "%d %s", 1 << power % 10, units[power / 10]);
+        add_tick(scale, exp2(power), label);
+    }
+}
+
+/* Zero, and the decades beyond the linear part on both sides; 2 and 5 times a decade where there is room. */
+static void set_value_ticks(struct scale *scale)
+{
+    static const double steps[] = {1, 2, 5};
+    add_tick(scale, 0, "0");
+    const double decades = (scale->high - scale->low) / log(10);
+    for (double decade = scale->linear; transform(scale, decade) <= fmax(scale->high, -scale->low); decade *= 10)
+        for (int s = 0; s < 3; s++)
+            for (int sign = 1; sign >= -1; sign -= 2) {
+                char label[24] = "";
+                if (s == 0 || decades < 2.5)
+                    snprintf(label, sizeof label, "%s%.6g", sign < 0 ? "\xe2\x88\x92" : "", steps[s] * decade);
+                add_tick(scale, sign * steps[s] * decade, label);
+            }
+}
+
+/* ---- text ---- */
+
+static void print_text(FILE *out, const char *text)
+{
+    static const char *const escapes[128] = {['&'] = "&amp;", ['<'] = "&lt;", ['>'] = "&gt;", ['"'] = "&quot;"};
+    while (*text != '\0') {
+        const size_t length = rk_printable_bytes(text);
+        if (length == 0 || strncmp(text, "\xef\xbf\xbe", 3) == 0 || strncmp(text, "\xef\xbf\xbf", 3) == 0)
+            fputc('?', out); /* U+FFFE and U+FFFF are not for XML either */
+        else if (length == 1 && escapes[(unsigned char)*text] != NULL)
+            fputs(escapes[(unsigned char)*text], out);
+        else
+            fwrite(text, 1, length, out);
+        text += length > 0 ? length : 1;
+    }
+}
+
+static double text_width(const char *text)
+{
+    size_t letters = 0;
+    for (; *text != '\0'; text++)
+        letters += ((unsigned char)*text & 0xc0) != 0x80;
+    return (double)letters * FONT * 0.58;
+}
+
+static void print_label(FILE *out, const char *class, const char *anchor, double x, double y, const char *text)
+{
+    fprintf(out, "<text class=\"%s\" text-anchor=\"%s\" x=\"%.1f\" y=\"%.1f\">", class, anchor, x, y);
+    print_text(out, text);
+    fputs("</text>\n", out);
+}
+
+/* ---- labels ---- */
+
+static double overlap(const struct box *a, const struct box *b)
+{
+    const double width = fmin(a->right, b->right) - fmax(a->left, b->left);
+    const double height = fmin(a->bottom, b->bottom) - fmax(a->top, b->top);
+    return width > 0 && height > 0 ? width * height : 0;
+}
+
+/* What `label` covers that it should not: boxes, and everything outside the frame. */
+static double covered(const struct box *label, const struct box *boxes, size_t num_boxes, const struct box *frame)
+{
+    const double area = (label->right - label->left) * (label->bottom - label->top);
+    double sum = 4 * (area - overlap(label, frame));
+    for (size_t i = 0; i < num_boxes; i++)
+        sum += overlap(label, &boxes[i]);
+    return sum;
+}
+
+static struct box place_label(const char *text, double x, double y, const struct box *boxes, size_t num_boxes,
+                              const struct box *frame)
+{
+    const double width = text_width(text), height = FONT + 3;
+    struct box best = {0};
+    double least = INFINITY;
+    for (int ring = 0; ring < 9; ring++) {
+        const double away = RADIUS + 4 + 11 * ring;
+        for (int turn = 0; turn < 8; turn++) {
+            /* right, left, above, below, then the corners */
+            static const double across[8] = {1, -1, 0, 0, 1, 1, -1, -1}, down[8] = {0, 0, -1, 1, -1, 1, -1, 1};
+            const double middle_x = x + across[turn] * (away + width / 2),
+                         middle_y = y + down[turn] * (away + height / 2);
+            const struct box box = {middle_x - width / 2, middle_y - height / 2, middle_x + width / 2,
+                                    middle_y + height / 2};
+            const double cost = covered(&box, boxes, num_boxes, frame) + 0.4 * ring + 0.02 * turn;
+            if (cost < least) {
+                least = cost;
+                best = box;
+            }
+        }
+    }
+    return best;
+}
+
+/* From the dot to the nearest edge of a label that lies away from it. */
+static void print_leader(FILE *out, double x, double y, const struct box *label)
+{
+    const double to_x = fmin(fmax(x, label->left), label->right), to_y = fmin(fmax(y, label->top), label->bottom);
+    const double length = hypot(to_x - x, to_y - y);
+    if (length < RADIUS + 10)
+        return;
+    const double from = (RADIUS + 1) / length, until = 1 - 2 / length;
+    fprintf(out, "<line class=\"leader\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x + from * (to_x - x),
+            y + from * (to_y - y), x + until * (to_x - x), y + until * (to_y - y));
+}
+
+/* ---- the picture ---- */
+
+static void print_style(FILE *out)
+{
+    fputs("<style>\n"
+          "text { font-family: system-ui, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif; font-size: 12px; fill: "
+          "#24292f; }\n"
+          ".paper { fill: #ffffff; } .frame { fill: none; stroke: #8c959f; }\n"
+          ".grid { stroke: #d8dee4; stroke-width: 1; } .zero { stroke: #8c959f; stroke-width: 1; stroke-dasharray: 4 "
+          "3; }\n"
+          ".title { font-size: 17px; font-weight: 600; } .panel { font-size: 14px; font-weight: 600; }\n"
+          ".quiet { fill: #57606a; } .leader { stroke: #8c959f; stroke-width: 0.8; }\n"
+          ".dot { fill: #0969da; stroke: #ffffff; stroke-width: 1.2; }\n"
+          "@media (prefers-color-scheme: dark) {\n"
+          "text { fill: #e6edf3; } .paper { fill: #0d1117; } .frame { stroke: #6e7681; } .grid { stroke: #262c36; }\n"
+          ".zero { stroke: #6e7681; } .quiet { fill: #9198a1; } .leader { stroke: #6e7681; }\n"
+          ".dot { fill: #58a6ff; stroke: #0d1117; }\n"
+          "}\n"
+          "</style>\n",
+          out);
+}
+
+static void print_axes(FILE *out, const struct scale *x, const struct scale *y, const struct box *frame,
+                       const struct plot *plot)
+{
+    for (size_t i = 0; i < x->num_ticks; i++) {
+        const double at = pixel(x, x->ticks[i].value);
+        fprintf(out, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", at, frame->top, at,
+                frame->bottom);
+        print_label(out, "quiet", "middle", at, frame->bottom + 18, x->ticks[i].label);
+    }
+    for (size_t i = 0; i < y->num_ticks; i++) {
+        const double at = pixel(y, y->ticks[i].value);
+        fprintf(out, "<line class=\"%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n",
+                y->ticks[i].value == 0 ? "zero" : "grid", frame->left, at, frame->right, at);
+        print_label(out, "quiet", "end", frame->left - 8, at + 4, y->ticks[i].label);
+    }
+    fprintf(out, "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", frame->left,
+            frame->top, frame->right - frame->left, frame->bottom - frame->top);
+    const double middle = (frame->top + frame->bottom) / 2;
+    fprintf(out, "<text class=\"quiet\" text-anchor=\"middle\" transform=\"translate(22 %.1f) rotate(-90)\">", middle);
+    print_text(out, plot->y_label);
+    fputs("</text>\n", out);
+}
+
+static void print_points(FILE *out, const struct plot_panel *panel, size_t num_points, const struct scale *x,
+                         const struct scale *y, const struct box *frame, struct box *boxes)
+{
+    size_t num_boxes = 0;
+    for (size_t i = 0; i < num_points; i++) {
+        const double at_x = pixel(x, panel->points[i].bytes), at_y = pixel(y, panel->points[i].y), r = RADIUS + 2;
+        if (!isnan(panel->points[i].y))
+            boxes[num_boxes++] = (struct box){at_x - r, at_y - r, at_x + r, at_y + r};
+    }
+    for (size_t i = 0; i < num_points; i++) {
+        const struct plot_point *point = &panel->points[i];
+        if (isnan(point->y))
+            continue;
+        const double at_x = pixel(x, point->bytes), at_y = pixel(y, point->y);
+        const struct box label = place_label(point->label, at_x, at_y, boxes, num_boxes, frame);
+        boxes[num_boxes++] = label;
+        print_leader(out, at_x, at_y, &label);
+        fprintf(out, "<rect class=\"paper\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", label.left,
+                label.top, label.right - label.left, label.bottom - label.top); /* no lines through the words */
+        if (label.left > at_x)
+            print_label(out, "label", "start", label.left + 1, label.bottom - 4, point->label);
+        else if (label.right < at_x)
+            print_label(out, "label", "end", label.right - 1, label.bottom - 4, point->label);
+        else
+            print_label(out, "label", "middle", (label.left + label.right) / 2, label.bottom - 4, point->label);
+    }
+    for (size_t i = 0; i < num_points; i++) {
+        const struct plot_point *point = &panel->points[i];
+        if (isnan(point->y))
+            continue;
+        fprintf(out, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>", pixel(x, point->bytes),
+                pixel(y, point->y), RADIUS);
+        print_text(out, point->label);
+        fprintf(out, ": %.0f bytes, %.6g</title></circle>\n", point->bytes, point->y);
+    }
+}
+
+static void print_panel(FILE *out, const struct plot *plot, const struct plot_panel *panel, double top,
+                        struct box *boxes)
+{
+    const struct box frame = {LEFT, top, WIDTH - RIGHT, top + PANEL};
+    const struct box inside = {frame.left + 3, frame.top + 3, frame.right - 3, frame.bottom - 3};
+    struct scale x = {.from = frame.left, .to = frame.right};
+    struct scale y = {.from = frame.bottom, .to = frame.top, .linear = plot->y_linear};
+    double least = INFINITY, most = 0, low = 0, high = 0;
+    for (size_t i = 0; i < plot->num_points; i++) {
+        least = fmin(least, panel->points[i].bytes);
+        most = fmax(most, panel->points[i].bytes);
+        low = fmin(low, panel->points[i].y);
+        high = fmax(high, panel->points[i].y);
+    }
+    set_range(&x, fmax(least, 1), fmax(most, 1));
+    set_range(&y, low, high);
+    set_byte_ticks(&x);
+    set_value_ticks(&y);
+    print_label(out, "panel", "start", LEFT, top - 10, panel->title);
+    print_axes(out, &x, &y, &frame, plot);
+    print_points(out, panel, plot->num_points, &x, &y, &inside, boxes);
+}
+
+enum rk_status plot_svg_write(const char *path, const struct plot *plot, struct rk_error *error)
+{
+    const size_t height = TOP + plot->num_panels * (PANEL_TITLE + PANEL + BOTTOM);
+    struct box *boxes = calloc(2 * plot->num_points + 1, sizeof *boxes); /* of dots and labels */
+    FILE *out = boxes != NULL ? fopen(path, "we") : NULL;
+    if (out == NULL) {
+        free(boxes);
+        return rk_error_set(error, RK_IO, "failed to open %s: %s", path, strerror(errno));
+    }
+    fprintf(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%zu\" viewBox=\"0 0 %d %zu\" role=\"img\">\n",
+        WIDTH, height, WIDTH, height);
+    print_style(out);
+    fprintf(out, "<rect class=\"paper\" width=\"%d\" height=\"%zu\"/>\n", WIDTH, height);
+    print_label(out, "title", "start", LEFT, 34, plot->title);
+    print_label(out, "quiet", "start", LEFT, 56, plot->subtitle);
+    for (size_t p = 0; p < plot->num_panels; p++) {
+        const double top = (double)(TOP + PANEL_TITLE) + (double)p * (PANEL_TITLE + PANEL + BOTTOM);
+        print_panel(out, plot, &plot->panels[p], top, boxes);
+        print_label(out, "quiet", "middle", (LEFT + WIDTH - RIGHT) / 2.0, top + PANEL + 40,
+                    "bytes of rows and weights (logarithmic)");
+    }
+    fputs("</svg>\n", out);
+    free(boxes);
+    const bool failed = ferror(out) != 0;
+    return fclose(out) != 0 || failed ? rk_error_set(error, RK_IO, "failed to write %s: %s", path, strerror(errno))
+                                      : RK_OK;
+}
