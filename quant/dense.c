@@ -103,3 +103,16 @@ void rk_dense_decode(enum rk_dense_format format, const void *elements, const fl
                                                    : ((const float *)elements)[at];
         }
 }
+
+void rk_dense_input_scale(float low, float high, float *scale, float *inverse_scale, int32_t *zero)
+{
+    *scale = high / 255.0f - low / 255.0f;
+    if (*scale < FLT_MIN) {
+        *scale = *inverse_scale = 0.0f;
+        *zero = 0;
+        return;
+    }
+    *inverse_scale = 1.0f / *scale;
+    const float exact = rintf(-low * *inverse_scale);
+    *zero = exact > 0.0f ? (int32_t)fminf(exact, 255.0f) : 0; /* 0 for a NaN */
+}

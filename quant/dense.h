@@ -5,8 +5,10 @@
  *   int8   weights: per output channel o, scale[o] = max |w| / 127, q = round(w / scale[o]), so |q| <= 127
  *          inputs:  per row, or for a calibrated layer once and for all, a range low <= 0 <= high;
  *                   scale = (high - low) / 255, zero = round(-low / scale), q = round(x / scale) + zero within 0..255
+ *                   (rk_dense_input_scale)
  *          sums:    exact 32-bit integers; y = scale * scale[o] * (sum q w - zero * sum w) + bias
- */
+ *
+ * The exact operations of a layer: quant/gemm.h. */
 #ifndef RANKD_QUANT_DENSE_H
 #define RANKD_QUANT_DENSE_H
 
@@ -31,6 +33,12 @@ void rk_dense_encode(enum rk_dense_format format, const float *values, size_t ro
 /* The way back. */
 void rk_dense_decode(enum rk_dense_format format, const void *elements, const float *scales, size_t rows,
                      size_t columns, float *values);
+
+/* How an int8 layer's inputs within [low, high] become bytes: scale = high / 255 - low / 255 (so that no range
+ * overflows), inverse_scale = 1 / scale, zero = round(-low * inverse_scale) within 0..255; then rk_to_u8_fn. A range
+ * too narrow to divide by, that of zeros above all, has scale, inverse_scale and zero 0. One that holds a NaN or an
+ * infinity has a scale that is none: so are the layer's outputs. */
+void rk_dense_input_scale(float low, float high, float *scale, float *inverse_scale, int32_t *zero);
 
 /* To nearest, ties to even; a NaN stays one. */
 uint16_t rk_bf16_from_f32(float value);

@@ -10,6 +10,8 @@
 #include <stdint.h>
 
 #include "quant/base/status.h"
+#include "quant/convert.h"
+#include "quant/gemm.h"
 #include "quant/gram.h"
 #include "quant/pool.h"
 #include "quant/rows.h"
@@ -31,6 +33,10 @@ struct rk_kernels {
     rk_gram_f32_fn *gram_f32;
     rk_gram_bf16_fn *gram_bf16;
     rk_gram_int8_fn *gram_int8;
+    rk_gemm_fn *gemm_f32, *gemm_bf16, *gemm_int8;
+    rk_to_bf16_fn *to_bf16;
+    rk_range_fn *range;
+    rk_to_u8_fn *to_u8;
 };
 
 /* In the order in which they override one another. "avx512" is F, BW, DQ and VL. */

@@ -12,7 +12,13 @@
     X(dot_f32, scalar, SCALAR)                                                                                         \
     X(gram_f32, scalar, SCALAR)                                                                                        \
     X(gram_bf16, scalar, SCALAR)                                                                                       \
-    X(gram_int8, scalar, SCALAR)
+    X(gram_int8, scalar, SCALAR)                                                                                       \
+    X(gemm_f32, scalar, SCALAR)                                                                                        \
+    X(gemm_bf16, scalar, SCALAR)                                                                                       \
+    X(gemm_int8, scalar, SCALAR)                                                                                       \
+    X(to_bf16, scalar, SCALAR)                                                                                         \
+    X(range, scalar, SCALAR)                                                                                           \
+    X(to_u8, scalar, SCALAR)
 
 #ifdef RANKD_ISA_X86
 #define RK_KERNELS_X86(X)                                                                                              \
