@@ -21,8 +21,8 @@
  *   fp16, bf16   saturate where IEEE 754 gives infinity
  *   int8         PyTorch's bytes, but where the range is beyond float32 (it stores scale = inf)
  *   int4, int2   PyTorch's bytes, but where scale or bias are beyond float16 (it stores inf)
- *                (with FBGEMM inside, PyTorch may also give the other sign to a bias that is 0 where a row has 0 and -0)
- *   fp8_*        scale = largest |x| of the row / the format's largest number (448, 57344); 1 where that would be 0
+ *                (with FBGEMM inside, PyTorch may also give the other sign to a bias that is 0 where a row has 0 and
+ * -0) fp8_*        scale = largest |x| of the row / the format's largest number (448, 57344); 1 where that would be 0
  *   mx*          2^(floor(log2(largest |x| of the block)) - exponent of the format's largest number), at least 2^-127
  *                also for a block of zeros; elements beyond the format's largest number saturate (section 6.3)
  *
