@@ -4,18 +4,19 @@
  * memory is bounded and activations stay in cache. A tile is cut into segments, one per request that takes part. Per
  * tile:
  *
- *   1. context features, once per segment      -> context   [segments][context_width]
- *   2. candidate features                      -> candidate [rows][candidate_width]
+ *   1. context features, once per segment      -> context   [segments][context_stride]
+ *   2. candidate features                      -> candidate [rows][candidate_stride]
  *   3. bottom MLP, once per segment when no candidate brings dense values -> its column in one of the two
- *   4. interaction                             -> top_in    [rows][top_in]
+ *   4. interaction                             -> top_in    [rows], in the format of the top MLP's first layer
  *   5. top MLP                                 -> logits    [rows][heads], then out to the slices
+ *
+ * Each number is one fixed chain of operations, wherever its row lies in a tile and whatever else is in it.
  *
  * All of it lies in one block of memory taken by rk_engine_create(). An engine belongs to one thread at a time; the
  * model beneath is shared and read-only. */
 #include "model/engine.h"
 
 #include <assert.h>
-#include <cblas.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -23,14 +24,13 @@
 #include <string.h>
 
 #include "model/interaction.h"
+#include "model/scratch.h"
 #include "model/tower.h"
 
-/* Rows of a tile. sgemm copies a layer's weights into its own order at every call, which many rows make up for (a DLRM
- * with layers of 1024 x 1024 reaches 83% of sgemm's peak with 128 rows to a tile, 93% with 512); where rows are so wide
- * that scratch would pass the budget, there are fewer. */
-#define TILE_ROWS     512u
+/* Rows of a tile: enough to read the weights of a layer seldom, few enough for activations to stay in the second-level
+ * cache. Where rows are so wide that scratch would pass the budget, there are fewer. */
+#define TILE_ROWS     128u
 #define SCRATCH_BYTES ((size_t)64 << 20)
-#define ALIGNMENT     64u
 
 struct rk_engine {
     const struct rk_model *model;
@@ -40,76 +40,62 @@ struct rk_engine {
     struct rk_interaction *interaction;
     struct rk_tower bottom, top;
     uint32_t max_batch, tile_rows;
-    uint32_t context_width, candidate_width;
+    uint32_t context_stride, candidate_stride;
     struct rk_engine_counters counters;
     struct rk_observer observer;
 
-    unsigned char *memory; /* everything below */
-    float *dense, *context, *candidate, *top_in, *scratch, *logits;
+    unsigned char *memory; /* everything below, and the scratch of towers and interaction */
+    float *dense, *context, *candidate, *logits;
+    struct rk_matrix bottom_in, top_in;
     struct rk_segment *segments;
     struct rk_slice *parts; /* parts[s]: the candidates of segment s and where their logits go */
 };
 
-static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
-
-static void keep_blas_single(void)
-{
-    openblas_set_num_threads(1); /* the workers are ours */
-}
-
 /* ---- memory ---- */
 
-static size_t take(size_t *end, size_t count, size_t element_bytes)
+/* Bytes of everything for tiles of `rows`, and the places in `base` when there is one. */
+static size_t cut_memory(struct rk_engine *engine, uint32_t rows, unsigned char *base)
 {
-    size_t begin = *end;
-    *end = (begin + count * element_bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    return begin;
+    struct rk_scratch scratch = {.base = base};
+    engine->dense = rk_scratch_cut(&scratch, (size_t)rows * engine->widths.dense, sizeof(float));
+    engine->context = rk_scratch_cut(&scratch, (size_t)rows * engine->context_stride, sizeof(float));
+    engine->candidate = rk_scratch_cut(&scratch, (size_t)rows * engine->candidate_stride, sizeof(float));
+    engine->top_in = rk_scratch_cut_matrix(&scratch, rows, rk_linear_row_bytes(engine->top.layers[0]));
+    engine->logits = rk_scratch_cut(&scratch, (size_t)rows * engine->spec->num_heads, sizeof(float));
+    engine->segments = rk_scratch_cut(&scratch, rows, sizeof *engine->segments);
+    engine->parts = rk_scratch_cut(&scratch, rows, sizeof *engine->parts);
+    /* The interaction relies on zeros in its padding; the towers on nothing, so both may have the same memory. */
+    rk_interaction_cut(engine->interaction, rows, &scratch);
+    struct rk_scratch bottom = scratch, top = scratch;
+    if (engine->bottom.num_layers > 0) {
+        engine->bottom_in = rk_scratch_cut_matrix(&bottom, rows, rk_linear_row_bytes(engine->bottom.layers[0]));
+        rk_tower_cut(&engine->bottom, rows, &bottom);
+    }
+    rk_tower_cut(&engine->top, rows, &top);
+    return bottom.end > top.end ? bottom.end : top.end;
 }
 
-static size_t scratch_floats(const struct rk_engine *engine)
-{
-    size_t most = rk_interaction_scratch_floats(engine->interaction);
-    const size_t bottom = rk_tower_scratch_floats(&engine->spec->bottom),
-                 top = rk_tower_scratch_floats(&engine->spec->top);
-    most = most > bottom ? most : bottom;
-    return most > top ? most : top;
-}
-
-/* Widths are at most RK_MAX_WIDTH, so a row has less than 2^24 floats and no size here comes near overflow. */
 static enum rk_status allocate(struct rk_engine *engine, struct rk_error *error)
 {
-    const struct rk_model_widths *w = &engine->widths;
-    const size_t scratch = scratch_floats(engine);
-    const size_t row_floats =
-        w->dense + engine->context_width + engine->candidate_width + w->top_in + scratch + engine->spec->num_heads;
-    size_t rows = SCRATCH_BYTES / (row_floats * sizeof(float));
-    rows = rows > TILE_ROWS ? TILE_ROWS : rows > 0 ? rows : 1;
-    engine->tile_rows = rows < engine->max_batch ? (uint32_t)rows : engine->max_batch;
-    rows = engine->tile_rows;
-
-    size_t end = 0;
-    const size_t dense = take(&end, rows * w->dense, sizeof(float));
-    const size_t context = take(&end, rows * engine->context_width, sizeof(float));
-    const size_t candidate = take(&end, rows * engine->candidate_width, sizeof(float));
-    const size_t top_in = take(&end, rows * w->top_in, sizeof(float));
-    const size_t scratch_at = take(&end, rows * scratch, sizeof(float));
-    const size_t logits = take(&end, rows * engine->spec->num_heads, sizeof(float));
-    const size_t segments = take(&end, rows, sizeof *engine->segments);
-    const size_t parts = take(&end, rows, sizeof *engine->parts);
-    engine->memory = aligned_alloc(ALIGNMENT, end);
+    const size_t most = SCRATCH_BYTES / cut_memory(engine, 1, NULL);
+    const uint32_t rows = most > TILE_ROWS ? TILE_ROWS : most > 0 ? (uint32_t)most : 1;
+    engine->tile_rows = rows < engine->max_batch ? rows : engine->max_batch;
+    const size_t bytes = cut_memory(engine, engine->tile_rows, NULL);
+    engine->memory = aligned_alloc(RK_SCRATCH_ALIGNMENT, bytes);
     if (engine->memory == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory: an engine for model '%s' needs %zu bytes of scratch",
-                            engine->spec->name, end);
-    memset(engine->memory, 0, end); /* the pages are there before the first request */
-    engine->dense = (float *)(engine->memory + dense);
-    engine->context = (float *)(engine->memory + context);
-    engine->candidate = (float *)(engine->memory + candidate);
-    engine->top_in = (float *)(engine->memory + top_in);
-    engine->scratch = (float *)(engine->memory + scratch_at);
-    engine->logits = (float *)(engine->memory + logits);
-    engine->segments = (struct rk_segment *)(engine->memory + segments);
-    engine->parts = (struct rk_slice *)(engine->memory + parts);
+                            engine->spec->name, bytes);
+    memset(engine->memory, 0, bytes); /* padding is zero, and the pages are there before the first request */
+    cut_memory(engine, engine->tile_rows, engine->memory);
     return RK_OK;
+}
+
+static struct rk_tower tower_of(const struct rk_towers *towers, enum rk_stage stage)
+{
+    return (struct rk_tower){.layers = towers->layers[stage],
+                             .num_layers = towers->num_layers[stage],
+                             .stage = stage,
+                             .relu_last = stage == RK_STAGE_BOTTOM};
 }
 
 enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch, struct rk_engine **engine,
@@ -117,23 +103,22 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
 {
     if (max_batch == 0)
         return rk_error_set(error, RK_INVALID, "an engine's batch limit is 0; it must be at least 1");
-    pthread_once(&blas_once, keep_blas_single);
     struct rk_engine *created = calloc(1, sizeof *created);
     if (created == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory while creating an engine");
     const struct rk_model_spec *spec = rk_model_spec_of(model);
+    const struct rk_towers *towers = rk_model_towers(model);
     created->model = model;
     created->spec = spec;
     created->kernels = rk_kernels_get();
     created->widths = rk_model_spec_widths(spec);
-    created->bottom = (struct rk_tower){&spec->bottom, rk_model_weights(model), RK_STAGE_BOTTOM, true};
-    created->top = (struct rk_tower){&spec->top, rk_model_weights(model), RK_STAGE_TOP, false};
+    created->bottom = tower_of(towers, RK_STAGE_BOTTOM);
+    created->top = tower_of(towers, RK_STAGE_TOP);
     created->max_batch = max_batch;
-    enum rk_status status =
-        rk_interaction_create(spec, rk_model_weights(model), created->kernels, &created->interaction, error);
+    enum rk_status status = rk_interaction_create(spec, towers, &created->interaction, error);
     if (status == RK_OK) {
-        created->context_width = rk_interaction_context_width(created->interaction);
-        created->candidate_width = rk_interaction_candidate_width(created->interaction);
+        created->context_stride = rk_interaction_context_stride(created->interaction);
+        created->candidate_stride = rk_interaction_candidate_stride(created->interaction);
         status = allocate(created, error);
     }
     if (status != RK_OK) {
@@ -182,51 +167,53 @@ static void pool_features(struct rk_engine *engine, const struct rk_tile *tile, 
             const struct rk_slice *part = &engine->parts[s];
             if (context)
                 pool_feature(engine, f, &part->request->bags[f], 0, 1,
-                             tile->context + (size_t)s * engine->context_width + vector->column, engine->context_width);
+                             tile->context + (size_t)s * engine->context_stride + vector->column,
+                             engine->context_stride);
             else
                 pool_feature(engine, f, &part->request->bags[f], part->first, part->count,
-                             tile->candidate + (size_t)tile->segments[s].first_row * engine->candidate_width +
+                             tile->candidate + (size_t)tile->segments[s].first_row * engine->candidate_stride +
                                  vector->column,
-                             engine->candidate_width);
+                             engine->candidate_stride);
         }
     }
 }
 
-/* The bottom MLP's input: the context's dense values, then the candidate's. */
-static void gather_dense(const struct rk_engine *engine, const struct rk_slice *part, uint32_t rows, float *to)
+/* Dense values of a segment's first `rows` candidates, the context's before the candidate's, rows `stride` apart. */
+static void gather_dense(const struct rk_engine *engine, const struct rk_slice *part, uint32_t rows, float *to,
+                         size_t stride)
 {
     const uint32_t context = engine->spec->num_context_dense, candidate = engine->spec->num_candidate_dense;
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < rows; r++, to += stride) {
         if (context > 0)
             memcpy(to, part->request->context_dense, context * sizeof *to);
-        to += context;
         if (candidate > 0)
-            memcpy(to, part->request->candidate_dense + ((size_t)part->first + r) * candidate, candidate * sizeof *to);
-        to += candidate;
+            memcpy(to + context, part->request->candidate_dense + ((size_t)part->first + r) * candidate,
+                   candidate * sizeof *to);
     }
 }
 
+/* Without layers, the dense values are x as they are. */
 static void run_bottom(struct rk_engine *engine, const struct rk_tile *tile, uint32_t first_segment)
 {
     const struct rk_vector *x = rk_interaction_x(engine->interaction);
     if (x == NULL)
         return;
-    const uint32_t width = engine->widths.dense;
-    if (x->side == RK_SIDE_CONTEXT) {
-        const uint32_t count = tile->num_segments - first_segment;
-        for (uint32_t s = 0; s < count; s++)
-            gather_dense(engine, &engine->parts[first_segment + s], 1, engine->dense + (size_t)s * width);
-        if (count > 0)
-            rk_tower_run(&engine->bottom, engine->dense, width, width, count, &engine->observer, engine->scratch,
-                         tile->context + (size_t)first_segment * engine->context_width + x->column,
-                         engine->context_width);
-    } else {
-        for (uint32_t s = 0; s < tile->num_segments; s++)
-            gather_dense(engine, &engine->parts[s], tile->segments[s].num_rows,
-                         engine->dense + (size_t)tile->segments[s].first_row * width);
-        rk_tower_run(&engine->bottom, engine->dense, width, width, tile->num_rows, &engine->observer, engine->scratch,
-                     tile->candidate + x->column, engine->candidate_width);
+    const bool once = x->side == RK_SIDE_CONTEXT; /* per segment */
+    const size_t x_stride = once ? engine->context_stride : engine->candidate_stride;
+    float *to = once ? tile->context + first_segment * x_stride + x->column : tile->candidate + x->column;
+    const bool layers = engine->bottom.num_layers > 0;
+    float *dense = layers ? engine->dense : to;
+    const size_t stride = layers ? engine->widths.dense : x_stride;
+    uint32_t rows = 0;
+    for (uint32_t s = once ? first_segment : 0; s < tile->num_segments; s++) {
+        const uint32_t count = once ? 1 : tile->segments[s].num_rows;
+        gather_dense(engine, &engine->parts[s], count, dense + rows * stride, stride);
+        rows += count;
     }
+    if (!layers || rows == 0)
+        return;
+    rk_linear_input(engine->bottom.layers[0], dense, stride, rows, &engine->bottom_in);
+    rk_tower_run(&engine->bottom, &engine->bottom_in, rows, &engine->observer, to, x_stride);
 }
 
 static void run_tile(struct rk_engine *engine, const struct rk_tile *tile, uint32_t first_segment)
@@ -234,9 +221,8 @@ static void run_tile(struct rk_engine *engine, const struct rk_tile *tile, uint3
     const uint32_t num_heads = engine->spec->num_heads;
     pool_features(engine, tile, first_segment);
     run_bottom(engine, tile, first_segment);
-    rk_interaction_run(engine->interaction, tile, &engine->observer, engine->scratch, engine->top_in);
-    rk_tower_run(&engine->top, engine->top_in, engine->widths.top_in, engine->widths.top_in, tile->num_rows,
-                 &engine->observer, engine->scratch, engine->logits, num_heads);
+    rk_interaction_run(engine->interaction, tile, &engine->observer, &engine->top_in);
+    rk_tower_run(&engine->top, &engine->top_in, tile->num_rows, &engine->observer, engine->logits, num_heads);
     for (uint32_t s = 0; s < tile->num_segments; s++)
         memcpy(engine->parts[s].logits, engine->logits + (size_t)tile->segments[s].first_row * num_heads,
                (size_t)engine->parts[s].count * num_heads * sizeof(float));
@@ -297,8 +283,8 @@ enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *sl
         /* A request that goes on from the tile before brings its context along. */
         const uint32_t carried = cursor.done > 0;
         if (carried && last_segment > 0)
-            memcpy(engine->context, engine->context + (size_t)last_segment * engine->context_width,
-                   engine->context_width * sizeof(float));
+            memcpy(engine->context, engine->context + (size_t)last_segment * engine->context_stride,
+                   engine->context_stride * sizeof(float));
         const struct rk_tile tile = next_tile(engine, &cursor);
         run_tile(engine, &tile, carried);
         last_segment = tile.num_segments - 1;
@@ -353,8 +339,7 @@ static struct {
 
 static void describe(void)
 {
-    snprintf(description.text, sizeof description.text, "cpu: openblas %s, %s", openblas_get_corename(),
-             rk_kernels_describe());
+    snprintf(description.text, sizeof description.text, "cpu (%s)", rk_kernels_describe());
 }
 
 const char *rk_engine_describe(void)

@@ -27,8 +27,8 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
                                 struct rk_error *error);
 void rk_engine_destroy(struct rk_engine *engine);
 
-/* Scores all slices in one batch; the counts must sum to at most max_batch. RK_CORRUPT when the model's files were
- * damaged meanwhile: the logits are then worthless. */
+/* Scores all slices in one batch, each candidate with the very bits that it gets in any other batch; the counts must
+ * sum to at most max_batch. RK_CORRUPT when the model's files were damaged meanwhile: the logits are then worthless. */
 enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices);
 
 /* From now on `see` is shown every linear layer's input rows (a layer that reads the context alone: once per request
@@ -44,7 +44,7 @@ enum rk_status rk_engine_score(struct rk_engine *engine, const struct rk_request
 /* 1 / (1 + exp(-logit)), without overflow. */
 float rk_sigmoid(float logit);
 
-/* One line for people: "cpu: openblas SkylakeX, avx512: pool_f32 ...". Static storage. */
+/* One line for people: "cpu (avx512_vnni: linear_int8; avx512: pool_f32 ...)". Static storage. */
 const char *rk_engine_describe(void);
 
 #endif

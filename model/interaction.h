@@ -1,18 +1,21 @@
-/* The interaction: from the bottom output and the pooled features to what the top MLP reads.
+/* The interaction: from the bottom output and the pooled features to the rows that the top MLP reads, in its format.
  *
  * Its inputs are vectors, x (the bottom output, where there are dense inputs) and then the features in the spec's
  * order. A vector belongs to the request (context side) or to the candidate; x belongs to the request when no candidate
- * brings dense values. Each side has one matrix in which a vector keeps its column for good:
+ * brings dense values. Each side has one matrix of floats in which a vector keeps its column for good:
  *
- *   context    [segments][context_width]      one row per request in the tile
- *   candidate  [rows][candidate_width]        one row per candidate
- */
+ *   context    [segments][context_stride]      one row per request in the tile
+ *   candidate  [rows][candidate_stride]        one row per candidate; under cat and dcn_v2 the whole of what the top
+ * MLP reads, with holes for the vectors of the context
+ *
+ * Strides are multiples of 16 floats. What no vector covers must be zero. */
 #ifndef RANKD_MODEL_INTERACTION_H
 #define RANKD_MODEL_INTERACTION_H
 
+#include "model/scratch.h"
 #include "model/spec.h"
 #include "model/tower.h"
-#include "quant/kernels.h"
+#include "model/towers.h"
 
 /* Consecutive candidates of one request. */
 struct rk_segment {
@@ -34,23 +37,27 @@ struct rk_vector {
 
 struct rk_interaction; /* holds scratch: one thread at a time */
 
-/* The spec (checked), the weights and the kernels must outlive it. */
-enum rk_status rk_interaction_create(const struct rk_model_spec *spec, const void *weights,
-                                     const struct rk_kernels *kernels, struct rk_interaction **interaction,
-                                     struct rk_error *error);
+/* order[top_in]: which column of the spec's interaction stands in column c of what rk_interaction_run writes. Under
+ * dot, the pairs that candidates of one request share come first; the first layer of the top MLP is packed accordingly.
+ */
+void rk_interaction_order(const struct rk_model_spec *spec, uint32_t *order);
+
+/* The spec (checked) and the towers must outlive it. */
+enum rk_status rk_interaction_create(const struct rk_model_spec *spec, const struct rk_towers *towers,
+                                     struct rk_interaction **interaction, struct rk_error *error);
 void rk_interaction_destroy(struct rk_interaction *interaction);
 
-uint32_t rk_interaction_context_width(const struct rk_interaction *interaction);
-uint32_t rk_interaction_candidate_width(const struct rk_interaction *interaction);
+uint32_t rk_interaction_context_stride(const struct rk_interaction *interaction); /* in floats */
+uint32_t rk_interaction_candidate_stride(const struct rk_interaction *interaction);
 /* NULL when the model has no dense inputs. */
 const struct rk_vector *rk_interaction_x(const struct rk_interaction *interaction);
 const struct rk_vector *rk_interaction_feature(const struct rk_interaction *interaction, uint32_t feature);
 
-/* Floats per row that running it needs as scratch. */
-size_t rk_interaction_scratch_floats(const struct rk_interaction *interaction);
+/* Cuts its scratch for tiles of up to `rows`. */
+void rk_interaction_cut(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch);
 
-/* out [tile rows][widths.top_in]; scratch: tile rows * rk_interaction_scratch_floats(). */
+/* out: the rows of the tile in the format of the top MLP's first layer. Fills the holes of tile->candidate. */
 void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile,
-                        const struct rk_observer *observer, float *scratch, float *out);
+                        const struct rk_observer *observer, struct rk_matrix *out);
 
 #endif

@@ -1,4 +1,4 @@
-/* A loaded model: its spec in an arena, its tables and its towers' weights mapped. Opening goes from the outside in:
+/* A loaded model: its spec in an arena, its tables mapped, its layers packed. Opening goes from the outside in:
  * the sidecar vouches for the manifest, the manifest for every other file, the golden requests for what they compute
  * together. Immutable once open (but for damage marks, which any thread may set and read). */
 #include "model/model.h"
@@ -22,6 +22,7 @@ struct rk_model {
     const struct rk_model_spec *spec;
     struct rk_mapped_file *weights;
     struct rk_table **tables; /* [spec->num_tables] */
+    struct rk_towers *towers; /* packed from the weights; NULL when they were not asked for */
     uint64_t bytes;
     struct rk_golden_result golden;
 };
@@ -67,7 +68,7 @@ static enum rk_status check_file(const struct checked_file *file, rk_hash_progre
     return RK_OK;
 }
 
-/* Fills files[1 + all shards]; returns their number. */
+/* Fills files[1 + all shards and lists of kept rows]; returns their number. */
 static size_t list_files(const struct rk_model *model, struct checked_file *files)
 {
     size_t count = 0;
@@ -77,6 +78,9 @@ static size_t list_files(const struct rk_model *model, struct checked_file *file
         for (uint32_t s = 0; s < table->num_shards; s++)
             files[count++] =
                 (struct checked_file){rk_table_file(model->tables[t], s), table->shards[s].file, table->shards[s].xxh3};
+        if (table->kept.file != NULL)
+            files[count++] =
+                (struct checked_file){rk_table_kept_file(model->tables[t]), table->kept.file, table->kept.xxh3};
     }
     return count;
 }
@@ -85,7 +89,7 @@ static struct checked_file *new_file_list(const struct rk_model *model, size_t *
 {
     size_t most = 1;
     for (uint32_t t = 0; t < model->spec->num_tables; t++)
-        most += model->spec->tables[t].num_shards;
+        most += model->spec->tables[t].num_shards + 1;
     struct checked_file *files = calloc(most, sizeof *files);
     if (files == NULL)
         rk_error_set(error, RK_NO_MEMORY, "out of memory for a list of %zu files", most);
@@ -109,13 +113,14 @@ static enum rk_status check_files(const struct rk_model *model, const struct rk_
     return status;
 }
 
-/* The first element of a tensor that is not finite, or for scales not a finite number from 0 up; its count if there is
- * none. Every int8 element is fine. */
+/* The first element of a tensor that is not finite, or for scales not a finite number from 0 up, or for int8 not within
+ * -127..127; the number of elements if there is none. */
 static uint64_t first_bad(const struct rk_tensor_use *use, const void *elements)
 {
     const uint64_t count = (uint64_t)use->tensor->rows * use->tensor->columns;
     const float *floats = elements;
     const uint16_t *halves = elements;
+    const int8_t *bytes = elements;
     uint64_t i = 0;
     if (use->format == RK_DENSE_F32)
         while (i < count && isfinite(floats[i]) && (use->part != RK_TENSOR_SCALE || floats[i] >= 0.0f))
@@ -124,7 +129,8 @@ static uint64_t first_bad(const struct rk_tensor_use *use, const void *elements)
         while (i < count && (halves[i] & 0x7f80) != 0x7f80)
             i++;
     else
-        i = count;
+        while (i < count && bytes[i] != INT8_MIN)
+            i++;
     return i;
 }
 
@@ -140,15 +146,17 @@ static enum rk_status check_finite(const struct rk_model *model, struct rk_error
         const uint64_t bad = first_bad(use, elements);
         if (bad == (uint64_t)use->tensor->rows * use->tensor->columns)
             continue;
-        const float value = use->format == RK_DENSE_BF16 ? rk_bf16_to_f32(((const uint16_t *)elements)[bad])
-                                                         : ((const float *)elements)[bad];
+        const float value = use->format == RK_DENSE_BF16   ? rk_bf16_to_f32(((const uint16_t *)elements)[bad])
+                            : use->format == RK_DENSE_INT8 ? (float)INT8_MIN
+                                                           : ((const float *)elements)[bad];
+        const char *rule = use->format == RK_DENSE_INT8   ? "an int8 weight is within -127..127"
+                           : use->part == RK_TENSOR_SCALE ? "every scale must be finite and not negative"
+                                                          : "every weight must be finite";
         char name[RK_TENSOR_NAME_BYTES];
-        return rk_error_set(error, RK_CORRUPT,
-                            "%s: %s: the %s at byte %" PRIu64 " is %g; every weight must be finite%s",
+        return rk_error_set(error, RK_CORRUPT, "%s: %s: the %s at byte %" PRIu64 " is %g; %s",
                             model->spec->weights_file, rk_tensor_use_name(use, name),
                             use->part == RK_TENSOR_SCALE ? "scale" : "weight",
-                            use->tensor->offset + bad * rk_dense_element_bytes(use->format), (double)value,
-                            use->part == RK_TENSOR_SCALE ? ", no scale negative" : "");
+                            use->tensor->offset + bad * rk_dense_element_bytes(use->format), (double)value, rule);
     }
     return RK_OK;
 }
@@ -171,6 +179,8 @@ static enum rk_status map_files(struct rk_model *model, int dir_fd, struct rk_er
             return status;
         model->bytes += rk_table_spec_stored_rows(&spec->tables[t]) *
                         rk_row_bytes(spec->tables[t].format, spec->tables[t].embedding_dim);
+        if (spec->tables[t].kept.file != NULL)
+            model->bytes += rk_mapped_file_bytes(rk_table_kept_file(model->tables[t]));
     }
     return RK_OK;
 }
@@ -270,6 +280,8 @@ enum rk_status rk_model_open(const char *path, const struct rk_model_open_option
         status = check_files(model, options, &local);
     if (status == RK_OK && !options->skip_checksums)
         status = check_finite(model, &local);
+    if (status == RK_OK && !options->skip_towers)
+        status = rk_towers_create(model->spec, rk_mapped_file_data(model->weights), &model->towers, &local);
     if (status == RK_OK)
         status = check_golden(model, dir_fd, options, &local);
     if (status == RK_OK && rk_model_damaged(model))
@@ -295,6 +307,8 @@ enum rk_status rk_model_open_draft(int dir_fd, const struct rk_model_spec *spec,
     rk_arena_init(&model->arena, 1u << 16);
     model->spec = spec;
     enum rk_status status = map_files(model, dir_fd, error);
+    if (status == RK_OK)
+        status = rk_towers_create(spec, rk_mapped_file_data(model->weights), &model->towers, error);
     if (status != RK_OK) {
         rk_model_close(model);
         return status;
@@ -310,6 +324,7 @@ void rk_model_close(struct rk_model *model)
     for (uint32_t t = 0; model->tables != NULL && t < model->spec->num_tables; t++)
         rk_table_close(model->tables[t]);
     free(model->tables);
+    rk_towers_destroy(model->towers);
     rk_mapped_file_close(model->weights);
     rk_arena_deinit(&model->arena);
     free(model);
@@ -328,6 +343,11 @@ const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t tab
 const void *rk_model_weights(const struct rk_model *model)
 {
     return rk_mapped_file_data(model->weights);
+}
+
+const struct rk_towers *rk_model_towers(const struct rk_model *model)
+{
+    return model->towers;
 }
 
 uint64_t rk_model_bytes(const struct rk_model *model)

@@ -6,13 +6,15 @@
 #include <stdint.h>
 
 #include "model/spec.h"
+#include "model/towers.h"
 #include "quant/base/status.h"
 
 struct rk_model;
 
 struct rk_model_open_options {
-    bool skip_checksums; /* for inspect: describe only */
+    bool skip_checksums;
     bool skip_golden;
+    bool skip_towers; /* layers are not packed: the model can be described, not run */
     /* Long work reports itself: `what` is static text ("verifying checksums"), done and total in bytes. May be NULL. */
     void (*progress)(void *context, const char *what, uint64_t done, uint64_t total);
     void *progress_context;
@@ -28,6 +30,8 @@ const struct rk_model_spec *rk_model_spec_of(const struct rk_model *model);
 const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t table);
 /* The weights file's first byte; tensors are at their offsets. */
 const void *rk_model_weights(const struct rk_model *model);
+/* The packed layers, for engines. */
+const struct rk_towers *rk_model_towers(const struct rk_model *model);
 uint64_t rk_model_bytes(const struct rk_model *model); /* rows and weights */
 
 /* True once a mapped file was found truncated or changed under us: no score of this model can be trusted any more. */

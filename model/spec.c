@@ -4,7 +4,6 @@
  * else. */
 #include "model/spec.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,9 +238,11 @@ static enum rk_status check_format(const struct rk_layer_use *use, uint32_t out,
         return status;
     if (!int8)
         return rk_error_set(error, RK_INVALID, "the inputs of %s have a range, which only int8 layers use", name);
-    /* Comparisons are written so that NaN fails them. The step between two levels must be a normal number. */
-    const float step = (layer->high - layer->low) / 255.0f;
-    if (!(layer->low <= 0.0f && layer->high >= 0.0f && isfinite(step) && step >= FLT_MIN))
+    /* Comparisons are written so that NaN fails them. The step between two levels must be a number to divide by. */
+    float step, inverse;
+    int32_t zero;
+    rk_dense_input_scale(layer->low, layer->high, &step, &inverse, &zero);
+    if (!(layer->low <= 0.0f && layer->high >= 0.0f && isfinite(step) && step > 0.0f))
         return rk_error_set(error, RK_INVALID,
                             "the inputs of %s range from %g to %g; the range must be finite, not empty, and hold 0",
                             name, (double)layer->low, (double)layer->high);

@@ -32,3 +32,11 @@ void rk_to_u8_scalar(const float *x, size_t count, float inverse_scale, int32_t 
         y[i] = (uint8_t)(q < 0 ? 0 : q > 255 ? 255 : q);
     }
 }
+
+void rk_to_s8_scalar(const float *x, size_t count, float inverse_scale, int8_t *y)
+{
+    for (size_t i = 0; i < count; i++) {
+        const float scaled = x[i] * inverse_scale;
+        y[i] = (int8_t)(scaled != scaled ? 0.0f : rintf(fmaxf(-127.0f, fminf(127.0f, scaled))));
+    }
+}

@@ -37,6 +37,7 @@ struct rk_kernels {
     rk_to_bf16_fn *to_bf16;
     rk_range_fn *range;
     rk_to_u8_fn *to_u8;
+    rk_to_s8_fn *to_s8;
 };
 
 /* In the order in which they override one another. "avx512" is F, BW, DQ and VL. */

@@ -18,7 +18,8 @@
     X(gemm_int8, scalar, SCALAR)                                                                                       \
     X(to_bf16, scalar, SCALAR)                                                                                         \
     X(range, scalar, SCALAR)                                                                                           \
-    X(to_u8, scalar, SCALAR)
+    X(to_u8, scalar, SCALAR)                                                                                           \
+    X(to_s8, scalar, SCALAR)
 
 #ifdef RANKD_ISA_X86
 #define RK_KERNELS_X86(X)                                                                                              \

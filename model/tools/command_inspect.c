@@ -188,7 +188,7 @@ int command_inspect(const struct cli_arguments *arguments)
         if (end == text || *end != '\0' || !(ids_per_feature >= 0 && ids_per_feature <= 1e6))
             return cli_usage_error("--ids-per-feature is '%s', must be a number from 0 to 1000000", text);
     }
-    const struct rk_model_open_options options = {.skip_checksums = true, .skip_golden = true};
+    const struct rk_model_open_options options = {.skip_checksums = true, .skip_golden = true, .skip_towers = true};
     if (rk_model_open(arguments->operand, &options, &model, &error) != RK_OK)
         return cli_failed(&error);
     if (cli_has(arguments, "json"))

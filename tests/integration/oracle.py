@@ -1,6 +1,7 @@
 """The oracle of the integration tests: it knows packages only from model/FORMAT.md and shares no code with rankd.
 
-It reads manifest, weights and rows with numpy; towers are float32 and computed in float64."""
+It reads manifest, weights and rows with numpy and computes in float64. Where FORMAT.md rounds (the inputs of bf16 and int8 layers, the vectors of the
+interaction), the oracle rounds too; a number that lies on the edge between two levels can then fall to the other side."""
 
 import json
 
@@ -78,22 +79,62 @@ def table_rows(package, table):
     return rows[numpy.where(kept, numpy.cumsum(kept) - 1, table["kept"]["rows"])]
 
 
+def bf16(values):
+    """To nearest, ties to even."""
+    bits = values.astype(numpy.float32).view(numpy.uint32).astype(numpy.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(numpy.uint32).view(numpy.float32).astype(numpy.float64)
+
+
+def int8_inputs(values, given):
+    """What an int8 layer makes of its inputs; `given` is their range, or None. Steps are float32."""
+    values = values.astype(numpy.float32)
+    low, high = (numpy.float32(limit) for limit in (given or (min(0, values.min()), max(0, values.max()))))
+    scale = high / numpy.float32(255) - low / numpy.float32(255)
+    if scale < numpy.finfo(numpy.float32).tiny:
+        return numpy.zeros(len(values))
+    inverse = numpy.float32(1) / scale
+    zero = numpy.clip(numpy.rint(-low * inverse), 0, 255)
+    return scale.astype(numpy.float64) * (numpy.clip(numpy.rint(values * inverse) + zero, 0, 255) - zero)
+
+
+def int8_vector(values):
+    values = values.astype(numpy.float32)
+    scale = numpy.abs(values).max() / numpy.float32(127)
+    if scale < numpy.finfo(numpy.float32).tiny:
+        return numpy.zeros(len(values))
+    return scale.astype(numpy.float64) * numpy.clip(numpy.rint(values * (numpy.float32(1) / scale)), -127, 127)
+
+
 class Oracle:
     """A package as FORMAT.md describes it, evaluated in float64, or in float32 to see how much rounding that format costs here."""
 
     def __init__(self, package, dtype=numpy.float64):
         self.dtype = dtype
         self.manifest = json.loads((package / "manifest.json").read_text(encoding="utf-8"))
-        self.towers = numpy.fromfile(package / self.manifest["weights"]["file"], dtype="<f4")
+        self.towers = (package / self.manifest["weights"]["file"]).read_bytes()
         self.rows = {table["name"]: table_rows(package, table).astype(self.dtype) for table in self.manifest["tables"]}
 
-    def tensor(self, spec):
-        first = spec["offset"] // 4
-        return self.towers[first:first + int(numpy.prod(spec["shape"]))].reshape(spec["shape"]).astype(self.dtype)
+    def tensor(self, spec, row_format="fp32"):
+        count = int(numpy.prod(spec["shape"]))
+        if row_format == "bf16":
+            values = (numpy.frombuffer(self.towers, "<u2", count, spec["offset"]).astype(numpy.uint32) << 16).view(numpy.float32)
+        else:
+            values = numpy.frombuffer(self.towers, "<i1" if row_format == "int8" else "<f4", count, spec["offset"])
+        return values.reshape(spec["shape"]).astype(self.dtype)
+
+    def linear(self, layer, x, weight="weight", bias="bias", scale="scale", given="input"):
+        number_format = layer.get("format", "fp32")
+        matrix = self.tensor(layer[weight], number_format)
+        if number_format == "int8":
+            matrix = matrix * self.tensor(layer[scale])[:, None]
+            x = int8_inputs(x, layer.get(given))
+        elif number_format == "bf16":
+            x = bf16(x)
+        return matrix @ x + (self.tensor(layer[bias]) if bias else 0)
 
     def mlp(self, layers, x, relu_last):
         for i, layer in enumerate(layers):
-            x = self.tensor(layer["weight"]) @ x + self.tensor(layer["bias"])
+            x = self.linear(layer, x)
             if relu_last or i + 1 < len(layers):
                 x = numpy.maximum(x, 0)
         return x
@@ -111,13 +152,16 @@ class Oracle:
         spec = self.manifest["interaction"]
         every = ([x] if len(x) else []) + vectors
         if spec["op"] == "dot":
+            rounded = {"fp32": lambda vector: vector, "bf16": bf16, "int8": int8_vector}[spec.get("format", "fp32")]
+            every = [rounded(vector) for vector in every]
             pairs = [every[i] @ every[j] for i in range(len(every)) for j in range(len(every))
                      if (j < i if spec["pairs"] == "tril" else j > i) or (spec["self"] and i == j)]
             return numpy.concatenate([x, numpy.array(pairs, dtype=self.dtype)])
         x0 = x = numpy.concatenate(every)
         if spec["op"] == "dcn_v2":
             for layer in spec["layers"]:
-                x = x0 * (self.tensor(layer["w"]) @ (self.tensor(layer["v"]) @ x) + self.tensor(layer["bias"])) + x
+                low = self.linear(layer, x, "v", None, "v_scale", "v_input")
+                x = x0 * self.linear(layer, low, "w", "bias", "w_scale", "w_input") + x
         return x
 
     def logits(self, request):

@@ -18,19 +18,35 @@ static const char **name_list(struct rk_model *model, const char *prefix, uint32
     return names;
 }
 
-static struct rk_tensor_spec place(struct rk_model *model, uint32_t rows, uint32_t columns)
+static struct rk_tensor_spec place(struct rk_model *model, uint32_t rows, uint32_t columns, enum rk_dense_format format)
 {
     struct rk_tensor_spec tensor = {rows, columns, (model->spec.weights_bytes + 63) / 64 * 64};
-    model->spec.weights_bytes = tensor.offset + (uint64_t)rows * columns * sizeof(float);
+    model->spec.weights_bytes = tensor.offset + (uint64_t)rows * columns * rk_dense_element_bytes(format);
     return tensor;
 }
 
+static struct rk_linear_spec place_layer(struct rk_model *model, uint32_t out, uint32_t in, bool bias,
+                                         enum rk_dense_format format, bool calibrated)
+{
+    struct rk_linear_spec layer = {.format = format};
+    layer.weight = place(model, out, in, format);
+    if (format == RK_DENSE_INT8) {
+        layer.scale = place(model, 1, out, RK_DENSE_F32);
+        layer.calibrated = calibrated;
+        layer.low = calibrated ? -4.0f : 0.0f;
+        layer.high = calibrated ? 4.0f : 0.0f;
+    }
+    if (bias)
+        layer.bias = place(model, 1, out, RK_DENSE_F32);
+    return layer;
+}
+
 static struct rk_mlp_spec place_mlp(struct rk_model *model, struct rk_linear_spec *layers, const uint32_t *widths,
-                                    uint32_t num_layers, uint32_t in)
+                                    uint32_t num_layers, uint32_t in, const enum rk_dense_format *formats,
+                                    bool calibrated)
 {
     for (uint32_t l = 0; l < num_layers; l++) {
-        layers[l].weight = place(model, widths[l], in);
-        layers[l].bias = place(model, 1, widths[l]);
+        layers[l] = place_layer(model, widths[l], in, true, formats[l], calibrated);
         in = widths[l];
     }
     return (struct rk_mlp_spec){layers, num_layers};
@@ -51,6 +67,7 @@ static void describe_tables(struct rk_model *model, const struct small_shape *sh
             .name = rk_arena_printf(&model->arena, "t%u", t),
             .num_embeddings = row,
             .embedding_dim = shape->tables[t].dim,
+            .format = shape->tables[t].format,
             .out_of_range = shape->tables[t].out_of_range,
             .default_row = row - 1,
             .shards = shards,
@@ -92,7 +109,8 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
         .num_heads = shape->num_heads,
         .weights_file = "weights",
     };
-    model->spec.bottom = place_mlp(model, model->bottom, shape->bottom, shape->num_bottom, bottom_out);
+    model->spec.bottom = place_mlp(model, model->bottom, shape->bottom, shape->num_bottom, bottom_out,
+                                   shape->bottom_format, shape->calibrated);
     if (shape->num_bottom > 0)
         bottom_out = shape->bottom[shape->num_bottom - 1];
     const uint32_t n = shape->num_features + (bottom_out > 0);
@@ -101,14 +119,15 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
         width = bottom_out + (shape->self ? n * (n + 1) / 2 : n * (n - 1) / 2);
     const bool cross = shape->op == RK_INTERACTION_DCN_V2;
     for (uint32_t k = 0; cross && k < shape->num_cross; k++) {
-        model->cross[k].v.weight = place(model, shape->rank, width);
-        model->cross[k].w.weight = place(model, width, shape->rank);
-        model->cross[k].w.bias = place(model, 1, width);
+        const enum rk_dense_format format = shape->cross_format[k];
+        model->cross[k].v = place_layer(model, shape->rank, width, false, format, shape->calibrated);
+        model->cross[k].w = place_layer(model, width, shape->rank, true, format, shape->calibrated);
     }
     model->spec.interaction = (struct rk_interaction_spec){
         .op = shape->op,
         .pairs = shape->pairs,
         .self = shape->self,
+        .format = shape->op == RK_INTERACTION_DOT ? shape->vector_format : RK_DENSE_F32,
         .cross = model->cross,
         .num_cross = cross ? shape->num_cross : 0,
         .rank = shape->rank,
@@ -116,24 +135,52 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
     uint32_t top[SMALL_MAX + 1];
     memcpy(top, shape->hidden, sizeof shape->hidden);
     top[shape->num_hidden] = shape->num_heads;
-    model->spec.top = place_mlp(model, model->top, top, shape->num_hidden + 1, width);
+    model->spec.top =
+        place_mlp(model, model->top, top, shape->num_hidden + 1, width, shape->top_format, shape->calibrated);
 }
 
 /* Random values of about the size that keeps a layer's output near 1. */
-static void fill(struct rk_model *model, const struct rk_tensor_spec *tensor, struct random *random)
+static void fill_layer(struct rk_model *model, const struct rk_linear_spec *layer, struct random *random)
 {
-    float *values = (float *)(model->weights + tensor->offset);
-    const float scale = tensor->rows == 1 ? 0.2f : 1.5f / __builtin_sqrtf((float)tensor->columns);
-    for (uint64_t i = 0; i < (uint64_t)tensor->rows * tensor->columns; i++)
+    const uint64_t count = (uint64_t)layer->weight.rows * layer->weight.columns;
+    const float scale = 1.5f / __builtin_sqrtf((float)layer->weight.columns);
+    float *values = malloc(count * sizeof *values), *bias = (float *)(model->weights + layer->bias.offset);
+    for (uint64_t i = 0; i < count; i++)
         values[i] = scale * random_float(random);
+    rk_dense_encode(layer->format, values, layer->weight.rows, layer->weight.columns,
+                    model->weights + layer->weight.offset, (float *)(model->weights + layer->scale.offset));
+    for (uint32_t i = 0; i < layer->bias.rows * layer->bias.columns; i++)
+        bias[i] = 0.2f * random_float(random);
+    free(values);
 }
 
-static void fill_mlp(struct rk_model *model, const struct rk_mlp_spec *mlp, struct random *random)
+/* Random rows, encoded into the shards and decoded for whoever wants to know what they are. */
+static void fill_table(struct rk_model *model, uint32_t t, struct random *random)
 {
-    for (uint32_t l = 0; l < mlp->num_layers; l++) {
-        fill(model, &mlp->layers[l].weight, random);
-        fill(model, &mlp->layers[l].bias, random);
+    const struct rk_table_spec *table = &model->spec.tables[t];
+    const struct rk_row_traits *traits = rk_row_traits(table->format);
+    const uint64_t row_bytes = rk_row_bytes(table->format, table->embedding_dim);
+    unsigned char *encoded = malloc(table->num_embeddings * row_bytes);
+    model->rows[t] = malloc(table->num_embeddings * table->embedding_dim * sizeof(float));
+    for (uint64_t r = 0; r < table->num_embeddings; r++) {
+        float *values = model->rows[t] + r * table->embedding_dim;
+        for (uint32_t d = 0; d < table->embedding_dim; d++)
+            values[d] = random_float(random);
+        traits->encode(values, table->embedding_dim, encoded + r * row_bytes);
+        traits->decode(encoded + r * row_bytes, table->embedding_dim, values);
     }
+    for (uint32_t s = 0; s < table->num_shards; s++)
+        folder_write(&model->folder, table->shards[s].file, encoded + table->shards[s].first_row * row_bytes,
+                     table->shards[s].num_rows * row_bytes);
+    free(encoded);
+}
+
+void small_model_pack(struct rk_model *model)
+{
+    struct rk_error error = {0};
+    rk_towers_destroy(model->towers);
+    model->towers = NULL;
+    cr_assert_eq(rk_towers_create(&model->spec, model->weights, &model->towers, &error), RK_OK, "%s", error.text);
 }
 
 void small_model_open(struct rk_model *model, struct random *random)
@@ -144,24 +191,15 @@ void small_model_open(struct rk_model *model, struct random *random)
     model->folder = folder_create();
     model->opened = true;
     model->weights = aligned_alloc(64, (spec->weights_bytes + 63) / 64 * 64);
-    fill_mlp(model, &spec->bottom, random);
-    fill_mlp(model, &spec->top, random);
-    for (uint32_t k = 0; k < spec->interaction.num_cross; k++) {
-        fill(model, &model->cross[k].v.weight, random);
-        fill(model, &model->cross[k].w.weight, random);
-        fill(model, &model->cross[k].w.bias, random);
-    }
+    struct rk_layer_use layers[RK_MAX_LAYER_USES];
+    const size_t num_layers = rk_model_spec_layers(spec, layers);
+    for (size_t l = 0; l < num_layers; l++)
+        fill_layer(model, layers[l].layer, random);
+    small_model_pack(model);
     for (uint32_t t = 0; t < spec->num_tables; t++) {
-        const struct rk_table_spec *table = &spec->tables[t];
-        const uint64_t elements = table->num_embeddings * table->embedding_dim;
-        model->rows[t] = malloc(elements * sizeof(float));
-        for (uint64_t i = 0; i < elements; i++)
-            model->rows[t][i] = random_float(random);
-        for (uint32_t s = 0; s < table->num_shards; s++)
-            folder_write(&model->folder, table->shards[s].file,
-                         model->rows[t] + table->shards[s].first_row * table->embedding_dim,
-                         table->shards[s].num_rows * table->embedding_dim * sizeof(float));
-        cr_assert_eq(rk_table_open(table, model->folder.fd, NULL, &model->tables[t], &error), RK_OK, "%s", error.text);
+        fill_table(model, t, random);
+        cr_assert_eq(rk_table_open(&spec->tables[t], model->folder.fd, NULL, &model->tables[t], &error), RK_OK, "%s",
+                     error.text);
     }
 }
 
@@ -171,6 +209,7 @@ void small_model_close(struct rk_model *model)
         rk_table_close(model->tables[t]);
         free(model->rows[t]);
     }
+    rk_towers_destroy(model->towers);
     free(model->weights);
     if (model->opened)
         folder_destroy(&model->folder);
@@ -189,9 +228,9 @@ const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t tab
     return model->tables[table];
 }
 
-const void *rk_model_weights(const struct rk_model *model)
+const struct rk_towers *rk_model_towers(const struct rk_model *model)
 {
-    return model->weights;
+    return model->towers;
 }
 
 bool rk_model_damaged(const struct rk_model *model)
@@ -249,6 +288,20 @@ struct small_shape small_shape_random(struct random *random)
     if (!dense && shape.num_features == 1)
         shape.self = true;
     return shape;
+}
+
+void small_shape_quantise(struct small_shape *shape, struct random *random)
+{
+    for (int t = 0; t < SMALL_MAX; t++)
+        shape->tables[t].format = (enum rk_row_format)random_below(random, RK_ROW_FORMAT_COUNT);
+    for (int l = 0; l < SMALL_MAX; l++) {
+        shape->bottom_format[l] = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
+        shape->cross_format[l] = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
+    }
+    for (int l = 0; l <= SMALL_MAX; l++)
+        shape->top_format[l] = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
+    shape->vector_format = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
+    shape->calibrated = random_below(random, 2);
 }
 
 struct small_shape small_shape_typical(enum rk_interaction_op op)

@@ -18,6 +18,7 @@ struct small_shape {
     struct {
         uint32_t rows, dim, num_shards; /* 0 shards: 1 */
         enum rk_out_of_range out_of_range;
+        enum rk_row_format format;
     } tables[SMALL_MAX];
     uint32_t num_features;
     struct rk_feature_spec features[SMALL_MAX]; /* names are filled in: "f0", "f1", ... */
@@ -28,6 +29,8 @@ struct small_shape {
     enum rk_pairs pairs;
     bool self;
     uint32_t num_cross, rank;
+    enum rk_dense_format bottom_format[SMALL_MAX], top_format[SMALL_MAX + 1], cross_format[SMALL_MAX], vector_format;
+    bool calibrated; /* int8 layers: to the range from -4 to 4 */
 };
 
 struct rk_model {
@@ -42,7 +45,8 @@ struct rk_model {
     const char **heads, **context_dense, **candidate_dense;
 
     unsigned char *weights;
-    float *rows[SMALL_MAX];
+    struct rk_towers *towers;
+    float *rows[SMALL_MAX]; /* as they decode */
     struct rk_table *tables[SMALL_MAX];
     struct folder folder;
     bool opened, damaged;
@@ -52,10 +56,14 @@ struct rk_model {
 void small_model_describe(struct rk_model *model, const struct small_shape *shape);
 /* Random weights and rows, and the tables opened. */
 void small_model_open(struct rk_model *model, struct random *random);
+/* After a change of the weights. */
+void small_model_pack(struct rk_model *model);
 void small_model_close(struct rk_model *model);
 
-/* Any shape that a model may have. */
+/* Any shape that a model may have, all in float32. */
 struct small_shape small_shape_random(struct random *random);
+/* Random formats for everything that can have one. */
+void small_shape_quantise(struct small_shape *shape, struct random *random);
 /* One of each kind of interaction with everything in it. */
 struct small_shape small_shape_typical(enum rk_interaction_op op);
 

@@ -1,71 +1,134 @@
-/* The order in which interactions write: on vectors of one number each, every product can be read off. */
+/* What interactions write, and in which order: on vectors that are whole numbers, every product can be read off, in
+ * every format. */
 #include <criterion/criterion.h>
 
 #include "model/interaction.h"
 #include "tests/unit/model/small_model.h"
 
-/* x is 2, features are 3 (context), 5 (candidate), 7 (context); a second candidate has 11 and x = 13. */
-static void expect_dot(bool x_of_candidate, enum rk_pairs pairs, bool self, uint32_t count, const float *first,
-                       const float *second)
+/* Vectors are (value, 127): in int8 their scale is then 1, and in no format is there anything to round. x is 2,
+ * features are 3 (context), 5 (candidate), 7 (context); a second candidate has 11 and, where x is its own, x = 13. */
+enum { SECOND = 127, DIM = 2 };
+
+static void put(float *matrix, uint32_t row, uint32_t stride, const struct rk_vector *vector, float value)
+{
+    float *to = matrix + row * stride + vector->column;
+    to[0] = value;
+    to[1] = SECOND;
+}
+
+/* first, second: [count] products without what the second elements add, in the spec's order. */
+static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum rk_pairs pairs, bool self,
+                          uint32_t count, const float *first, const float *second)
 {
     const struct small_shape shape = {
-        .context_dense = !x_of_candidate,
-        .candidate_dense = x_of_candidate,
+        .context_dense = x_of_candidate ? 0 : DIM,
+        .candidate_dense = x_of_candidate ? DIM : 0,
         .num_tables = 1,
-        .tables = {{4, 1, 1, 0}},
+        .tables = {{4, DIM, 1, 0, 0}},
         .num_features = 3,
         .features = {{.side = RK_SIDE_CONTEXT}, {.side = RK_SIDE_CANDIDATE}, {.side = RK_SIDE_CONTEXT}},
         .num_heads = 1,
         .op = RK_INTERACTION_DOT,
         .pairs = pairs,
         .self = self,
+        .vector_format = format,
     };
+    struct random random = random_from_seed();
     struct rk_model model;
     small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    const uint32_t top_in = rk_model_spec_widths(&model.spec).top_in;
+    cr_assert_eq(top_in, DIM + count);
     struct rk_interaction *interaction = NULL;
-    cr_assert_eq(rk_interaction_create(&model.spec, NULL, rk_kernels_get(), &interaction, NULL), RK_OK);
-    cr_assert_eq(rk_interaction_x(interaction)->side, x_of_candidate ? RK_SIDE_CANDIDATE : RK_SIDE_CONTEXT);
-    float context[3] = {2, 3, 7}, candidate[4] = {5, 11};
-    if (x_of_candidate) {
-        memcpy(context, (const float[]){3, 7}, 2 * sizeof(float));
-        memcpy(candidate, (const float[]){2, 5, 13, 11}, 4 * sizeof(float));
-    }
+    cr_assert_eq(rk_interaction_create(&model.spec, model.towers, &interaction, NULL), RK_OK);
+    const struct rk_vector *x = rk_interaction_x(interaction);
+    cr_assert_eq(x->side, x_of_candidate ? RK_SIDE_CANDIDATE : RK_SIDE_CONTEXT);
+
+    static _Alignas(64) unsigned char memory[1 << 14];
+    memset(memory, 0, sizeof memory);
+    struct rk_scratch scratch = {.base = memory};
+    const uint32_t context_stride = rk_interaction_context_stride(interaction),
+                   candidate_stride = rk_interaction_candidate_stride(interaction);
+    float *context = rk_scratch_cut(&scratch, context_stride, sizeof *context);
+    float *candidate = rk_scratch_cut(&scratch, 2u * candidate_stride, sizeof *candidate);
+    struct rk_matrix out = rk_scratch_cut_matrix(&scratch, 2, rk_matrix_row_bytes(RK_DENSE_F32, top_in));
+    rk_interaction_cut(interaction, 2, &scratch);
+    cr_assert_lt(scratch.end, sizeof memory);
+
+    put(context, 0, context_stride, rk_interaction_feature(interaction, 0), 3);
+    put(context, 0, context_stride, rk_interaction_feature(interaction, 2), 7);
+    put(candidate, 0, candidate_stride, rk_interaction_feature(interaction, 1), 5);
+    put(candidate, 1, candidate_stride, rk_interaction_feature(interaction, 1), 11);
+    put(x_of_candidate ? candidate : context, 0, candidate_stride, x, 2);
+    if (x_of_candidate)
+        put(candidate, 1, candidate_stride, x, 13);
     const struct rk_segment segment = {0, 2};
     const struct rk_tile tile = {&segment, 1, 2, context, candidate};
-    float out[32];
-    cr_assert_eq(rk_model_spec_widths(&model.spec).top_in, count);
     const struct rk_observer nobody = {0};
-    rk_interaction_run(interaction, &tile, &nobody, NULL, out);
-    for (uint32_t i = 0; i < count; i++) {
-        cr_assert_eq(out[i], first[i], "first candidate [%u] is %g, expected %g", i, (double)out[i], (double)first[i]);
-        cr_assert_eq(out[count + i], second[i], "second candidate [%u] is %g, expected %g", i, (double)out[count + i],
-                     (double)second[i]);
+    rk_interaction_run(interaction, &tile, &nobody, &out);
+
+    uint32_t order[32];
+    rk_interaction_order(&model.spec, order);
+    for (uint32_t row = 0; row < 2; row++) {
+        const float *got = (const float *)((const unsigned char *)out.values + row * out.row_bytes);
+        cr_assert_eq(got[0], row == 1 && x_of_candidate ? 13 : 2);
+        cr_assert_eq(got[1], SECOND);
+        bool seen[32] = {false};
+        for (uint32_t c = 0; c < count; c++) {
+            const uint32_t i = order[DIM + c] - DIM;
+            cr_assert(i < count && !seen[i], "column %u stands for the spec's %u, which is there already", c, i);
+            seen[i] = true;
+            const float expected = (row == 0 ? first : second)[i] + SECOND * SECOND;
+            cr_assert_eq(got[DIM + c], expected, "%s, candidate %u: product %u is %g, expected %g",
+                         rk_dense_format_name(format), row, i, (double)got[DIM + c], (double)expected);
+        }
     }
     rk_interaction_destroy(interaction);
     small_model_close(&model);
+}
+
+static void expect_dot(bool x_of_candidate, enum rk_pairs pairs, bool self, uint32_t count, const float *first,
+                       const float *second)
+{
+    for (int format = 0; format < RK_DENSE_FORMAT_COUNT; format++)
+        expect_dot_in((enum rk_dense_format)format, x_of_candidate, pairs, self, count, first, second);
 }
 
 #define LIST(...) ((const float[]){__VA_ARGS__})
 
 Test(interaction, the_lower_triangle_goes_row_by_row)
 {
-    expect_dot(false, RK_PAIRS_TRIL, false, 7, LIST(2, 6, 10, 15, 14, 21, 35), LIST(2, 6, 22, 33, 14, 21, 77));
-    expect_dot(true, RK_PAIRS_TRIL, false, 7, LIST(2, 6, 10, 15, 14, 21, 35), LIST(13, 39, 143, 33, 91, 21, 77));
+    expect_dot(false, RK_PAIRS_TRIL, false, 6, LIST(6, 10, 15, 14, 21, 35), LIST(6, 22, 33, 14, 21, 77));
+    expect_dot(true, RK_PAIRS_TRIL, false, 6, LIST(6, 10, 15, 14, 21, 35), LIST(39, 143, 33, 91, 21, 77));
 }
 
 Test(interaction, the_lower_triangle_with_the_diagonal)
 {
-    expect_dot(false, RK_PAIRS_TRIL, true, 11, LIST(2, 4, 6, 9, 10, 15, 25, 14, 21, 35, 49),
-               LIST(2, 4, 6, 9, 22, 33, 121, 14, 21, 77, 49));
+    expect_dot(false, RK_PAIRS_TRIL, true, 10, LIST(4, 6, 9, 10, 15, 25, 14, 21, 35, 49),
+               LIST(4, 6, 9, 22, 33, 121, 14, 21, 77, 49));
 }
 
 Test(interaction, the_upper_triangle_goes_row_by_row)
 {
-    expect_dot(false, RK_PAIRS_TRIU, false, 7, LIST(2, 6, 10, 14, 15, 21, 35), LIST(2, 6, 22, 14, 33, 21, 77));
+    expect_dot(false, RK_PAIRS_TRIU, false, 6, LIST(6, 10, 14, 15, 21, 35), LIST(6, 22, 14, 33, 21, 77));
 }
 
 Test(interaction, the_upper_triangle_with_the_diagonal)
 {
-    expect_dot(true, RK_PAIRS_TRIU, true, 11, LIST(2, 4, 6, 10, 14, 9, 15, 21, 25, 35, 49),
-               LIST(13, 169, 39, 143, 91, 9, 33, 21, 121, 77, 49));
+    expect_dot(true, RK_PAIRS_TRIU, true, 10, LIST(4, 6, 10, 14, 9, 15, 21, 25, 35, 49),
+               LIST(169, 39, 143, 91, 9, 33, 21, 121, 77, 49));
+}
+
+Test(interaction, without_products_the_order_is_the_specs)
+{
+    for (int op = RK_INTERACTION_CAT; op <= RK_INTERACTION_DCN_V2; op++) {
+        const struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
+        struct rk_model model;
+        uint32_t order[64];
+        small_model_describe(&model, &shape);
+        rk_interaction_order(&model.spec, order);
+        for (uint32_t c = 0; c < rk_model_spec_widths(&model.spec).top_in; c++)
+            cr_assert_eq(order[c], c);
+        small_model_close(&model);
+    }
 }

@@ -268,14 +268,14 @@ Test(spec, input_ranges_hold_zero_and_something_else)
     set_formats(RK_DENSE_INT8);
     struct rk_linear_spec *layer = &model.top[1];
     layer->calibrated = true;
-    static const float good[][2] = {{0, 1}, {-1, 0}, {-0.5f, 7}, {0, 1e-30f}, {-1e38f, 1e38f}};
+    static const float good[][2] = {{0, 1}, {-1, 0}, {-0.5f, 7}, {0, 1e-30f}, {-3e38f, 3e38f}};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         layer->low = good[i][0];
         layer->high = good[i][1];
         expect_valid("a range");
     }
-    static const float bad[][2] = {{0, 0},    {1, 2},      {-2, -1},        {1, -1},       {NAN, 1},
-                                   {-1, NAN}, {0, 1e-37f}, {-3e38f, 3e38f}, {0, INFINITY}, {-INFINITY, 0}};
+    static const float bad[][2] = {{0, 0},    {1, 2},      {-2, -1},      {1, -1},       {NAN, 1},
+                                   {-1, NAN}, {0, 1e-37f}, {0, INFINITY}, {-INFINITY, 0}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         layer->low = bad[i][0];
         layer->high = bad[i][1];
