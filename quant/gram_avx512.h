@@ -2,8 +2,9 @@
  *
  * Rows of the triangle are taken four at a time, aligned so that four columns at a time end where the block's rows do:
  * a block is some tiles of 4 x 4 and one triangle. A tile's 16 sums stay in registers (8 loads feed 16 multiply-adds)
- * and are then folded into one register, four rows of four results: each fold of two sums into one takes a blend, a
- * shuffle and an addition, all on ports that the multiply-adds of the next tile leave free.
+ * and are then folded into one register, four rows of four results: each fold of two sums into one takes two shuffles
+ * and an addition, on ports that the multiply-adds of the next tile leave free. Folds within 16 bytes come first, where
+ * there is most to fold, because their shuffles are the cheapest.
  *
  * Four floats are stored per row, up to three more than the row has; they land where a later store belongs. */
 #ifndef RANKD_QUANT_GRAM_AVX512_H
@@ -21,37 +22,34 @@
 
 enum { GRAM_LINE = 64, GRAM_TILE = 4 };
 
+/* Zero without a register to copy from: gcc copies, and a copy of 64 bytes costs what an addition costs. */
+GRAM_INLINE __m512 gram_zero(void)
+{
+    __m512 zero;
+    __asm__ volatile("vpxord %x0, %x0, %x0" : "=v"(zero));
+    return zero;
+}
+
 /* sum + the products of one line of a and b */
 typedef __m512 gram_step_fn(__m512 sum, __m512 a, __m512 b);
 
-/* Lane l of the result: l + 8 of x (low half) and of y (high half). */
-GRAM_INLINE __m512 gram_fold_8(__m512 x, __m512 y)
-{
-    return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, x, y), _mm512_shuffle_f32x4(x, y, 0x4e));
-}
-
-/* l and l + 4 of both halves of x and y, to lanes of 4: low x, low y, high x, high y. */
-GRAM_INLINE __m512 gram_fold_4(__m512 x, __m512 y)
-{
-    const __m512i crossed = _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
-    return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, x, y), _mm512_permutex2var_ps(x, crossed, y));
-}
-
+/* In every four lanes: 0 + 2 of x and y, 1 + 3 of x and y. */
 GRAM_INLINE __m512 gram_fold_2(__m512 x, __m512 y)
 {
-    return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, x, y), _mm512_shuffle_ps(x, y, 0x4e));
+    return _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
 }
 
+/* In every four lanes: 0 + 2 and 1 + 3 of x, then of y. */
 GRAM_INLINE __m512 gram_fold_1(__m512 x, __m512 y)
 {
-    const __m512i crossed = _mm512_setr_epi32(1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30);
-    return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, x, y), _mm512_permutex2var_ps(x, crossed, y));
+    const __m512d a = _mm512_castps_pd(x), b = _mm512_castps_pd(y);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
 }
 
-/* The sums of one column with rows 0 to 3, to lanes of 4 in that order. */
-GRAM_INLINE __m512 gram_fold_column(__m512 row0, __m512 row1, __m512 row2, __m512 row3)
+/* Fours of lanes: 0 + 1 and 2 + 3 of x, then of y. */
+GRAM_INLINE __m512 gram_fold_fours(__m512 x, __m512 y)
 {
-    return gram_fold_4(gram_fold_8(row0, row2), gram_fold_8(row1, row3));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
 }
 
 /* Multiplies `rows` vectors at a[] with four at b[] (with a triangle, row r with b[0..r]) and stores row r at
@@ -59,8 +57,10 @@ GRAM_INLINE __m512 gram_fold_column(__m512 row0, __m512 row1, __m512 row2, __m51
 GRAM_INLINE void gram_tile(gram_step_fn *step, const char *const *a, const char *const *b, uint32_t lines, int rows,
                            bool triangle, float *const *z)
 {
-    __m512 s00 = _mm512_setzero_ps(), s01 = s00, s02 = s00, s03 = s00, s10 = s00, s11 = s00, s12 = s00, s13 = s00,
-           s20 = s00, s21 = s00, s22 = s00, s23 = s00, s30 = s00, s31 = s00, s32 = s00, s33 = s00;
+    __m512 s00 = gram_zero(), s01 = gram_zero(), s02 = gram_zero(), s03 = gram_zero(), s10 = gram_zero(),
+           s11 = gram_zero(), s12 = gram_zero(), s13 = gram_zero(), s20 = gram_zero(), s21 = gram_zero(),
+           s22 = gram_zero(), s23 = gram_zero(), s30 = gram_zero(), s31 = gram_zero(), s32 = gram_zero(),
+           s33 = gram_zero();
     const char *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3];
     for (size_t at = 0; at < (size_t)lines * GRAM_LINE; at += GRAM_LINE) {
         const __m512 column0 = _mm512_load_ps(b0 + at), column1 = _mm512_load_ps(b1 + at),
@@ -97,9 +97,13 @@ GRAM_INLINE void gram_tile(gram_step_fn *step, const char *const *a, const char 
             s33 = step(s33, row, column3);
         }
     }
-    const __m512 even = gram_fold_2(gram_fold_column(s00, s10, s20, s30), gram_fold_column(s02, s12, s22, s32));
-    const __m512 odd = gram_fold_2(gram_fold_column(s01, s11, s21, s31), gram_fold_column(s03, s13, s23, s33));
-    const __m512 all = gram_fold_1(even, odd);
+    /* Breadth first, so that there is always something to do beside what waits. */
+    const __m512 t00 = gram_fold_2(s00, s01), t01 = gram_fold_2(s02, s03), t10 = gram_fold_2(s10, s11),
+                 t11 = gram_fold_2(s12, s13), t20 = gram_fold_2(s20, s21), t21 = gram_fold_2(s22, s23),
+                 t30 = gram_fold_2(s30, s31), t31 = gram_fold_2(s32, s33);
+    const __m512 u0 = gram_fold_1(t00, t01), u1 = gram_fold_1(t10, t11), u2 = gram_fold_1(t20, t21),
+                 u3 = gram_fold_1(t30, t31);
+    const __m512 all = gram_fold_fours(gram_fold_fours(u0, u1), gram_fold_fours(u2, u3));
     _mm_storeu_ps(z[0], _mm512_castps512_ps128(all));
     if (rows > 1)
         _mm_storeu_ps(z[1], _mm512_extractf32x4_ps(all, 1));

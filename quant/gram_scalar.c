@@ -8,13 +8,14 @@
 /* What 64 bytes hold of 4-byte groups: a group goes to the lane of its number modulo LANES. */
 enum { LANES = 16 };
 
-/* Lane l takes lane l + 8; of what is left, l takes l + 4; then l + 2, then l + 1. */
-static float sum_of_lanes(float lanes[static LANES])
+static float sum_of_four(const float lanes[static 4])
 {
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            lanes[l] += lanes[l + half];
-    return lanes[0];
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+}
+
+static float sum_of_lanes(const float lanes[static LANES])
+{
+    return (sum_of_four(lanes) + sum_of_four(lanes + 4)) + (sum_of_four(lanes + 8) + sum_of_four(lanes + 12));
 }
 
 void rk_gram_f32_scalar(const float *const *vectors, uint32_t first, uint32_t count, uint32_t dim, bool self, float *z)

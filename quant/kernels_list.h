@@ -30,6 +30,7 @@
     X(dot_f32, avx512, AVX512)                                                                                         \
     X(gram_f32, avx512, AVX512)                                                                                        \
     X(gemm_f32, avx512, AVX512)                                                                                        \
+    X(gram_int8, avx512_vnni, AVX512_VNNI)                                                                             \
     X(gemm_int8, avx512_vnni, AVX512_VNNI)                                                                             \
     X(gram_bf16, avx512_bf16, AVX512_BF16)                                                                             \
     X(gemm_bf16, avx512_bf16, AVX512_BF16)
