@@ -104,6 +104,9 @@ static inline bool rk_table_resolve(const struct rk_table_spec *spec, int64_t *i
     return (uint64_t)*id < spec->num_embeddings || rk_table_resolve_outside(spec, id, out_of_range);
 }
 
+/* The row that a resolved id reads, in the table's format. */
+const void *rk_table_row(const struct rk_table *table, const struct rk_kernels *kernels, int64_t id);
+
 /* num_bags bags that lie one after the other in `ids`: bag b is ids[offsets[b] .. offsets[b + 1]) with the weights at
  * the same places (NULL: ones). Ids must have been resolved. */
 struct rk_bag_list {

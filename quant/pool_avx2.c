@@ -40,9 +40,9 @@ INLINE void copy_tail(uint8_t *to, const uint8_t *from, size_t bytes)
         }
 }
 
-/* Columns [d, d + n * LANES), or the `tail` columns from d on with n = 1. */
-INLINE void pool_columns(const struct format format, int n, bool weighted, size_t tail, const void *const *rows,
-                         const float *weights, size_t count, size_t dim, size_t d, bool add, float *out)
+/* Columns [d, d + n * LANES), or the `tail` columns from d on with n = 1. Row i has weights[i * step]. */
+INLINE void pool_columns(const struct format format, int n, size_t tail, const void *const *rows, const float *weights,
+                         size_t step, size_t count, size_t dim, size_t d, bool add, float *out)
 {
     float edge[LANES] = {0};
     float *to = tail > 0 ? edge : out + d;
@@ -55,16 +55,14 @@ INLINE void pool_columns(const struct format format, int n, bool weighted, size_
         const uint8_t *row = rows[i], *bytes = row + d / 8 * (size_t)format.bits;
         struct head head = format.head(row, dim);
         head.mx_scales = row + (dim * (size_t)format.bits + 7) / 8 + d / 32;
-        const __m256 weight = weighted ? _mm256_set1_ps(weights[i]) : _mm256_setzero_ps();
+        const __m256 weight = _mm256_set1_ps(weights[i * step]);
         uint8_t copy[32] = {0};
         if (tail > 0) { /* what lies past the row's elements is not touched */
             copy_tail(copy, bytes, (tail * (size_t)format.bits + 7) / 8);
             bytes = copy;
         }
-        for (int k = 0; k < n; k++) {
-            const __m256 x = format.decode(bytes + k * format.bits, &head, k);
-            sum[k] = weighted ? _mm256_fmadd_ps(weight, x, sum[k]) : _mm256_add_ps(sum[k], x);
-        }
+        for (int k = 0; k < n; k++)
+            sum[k] = _mm256_fmadd_ps(weight, format.decode(bytes + k * format.bits, &head, k), sum[k]);
     }
     for (int k = 0; k < n; k++)
         _mm256_storeu_ps(to + k * LANES, sum[k]);
@@ -72,20 +70,23 @@ INLINE void pool_columns(const struct format format, int n, bool weighted, size_
         memcpy(out + d, edge, tail * sizeof *edge);
 }
 
-INLINE void pool_weighted(const struct format format, bool weighted, const void *const *rows, const float *weights,
-                          size_t count, size_t dim, bool add, float *out)
+INLINE void pool(const struct format format, const void *const *rows, const float *weights, size_t count, size_t dim,
+                 bool add, float *out)
 {
+    const float one = 1.0f;
+    const size_t step = weights != NULL;
+    weights = weights != NULL ? weights : &one;
     size_t d = 0;
     for (; d + 8 * LANES <= dim; d += 8 * LANES)
-        pool_columns(format, 8, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 8, 0, rows, weights, step, count, dim, d, add, out);
     if (d + 4 * LANES <= dim) {
-        pool_columns(format, 4, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 4, 0, rows, weights, step, count, dim, d, add, out);
         d += 4 * LANES;
     }
     for (; d + LANES <= dim; d += LANES)
-        pool_columns(format, 1, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 1, 0, rows, weights, step, count, dim, d, add, out);
     if (d < dim)
-        pool_columns(format, 1, weighted, dim - d, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 1, dim - d, rows, weights, step, count, dim, d, add, out);
 }
 
 /* ---- heads ---- */
@@ -287,10 +288,7 @@ INLINE __m256 mxint8(const uint8_t *bytes, const struct head *head, int k)
     void rk_pool_##name##_avx2(const void *const *rows, const float *weights, size_t count, size_t dim, bool add,      \
                                float *out)                                                                             \
     {                                                                                                                  \
-        if (weights != NULL)                                                                                           \
-            pool_weighted((struct format){its_head, name, its_bits}, true, rows, weights, count, dim, add, out);       \
-        else                                                                                                           \
-            pool_weighted((struct format){its_head, name, its_bits}, false, rows, weights, count, dim, add, out);      \
+        pool((struct format){its_head, name, its_bits}, rows, weights, count, dim, add, out);                          \
     }
 POOL(f32, no_head, 32)
 POOL(f16, no_head, 16)

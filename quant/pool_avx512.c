@@ -1,6 +1,7 @@
 /* Pooled lookup for AVX-512: sixteen elements to a register. The sums of up to 128 columns stay in registers while the
- * rows go by, so each row is read once and nothing but the result is written. What is special to a format is two small
- * functions: `head` prepares what one row's elements share, `decode` turns the bytes of sixteen elements into numbers.
+ * rows go by, so each row is read once and nothing but the result is written. A plain sum is one with weights of
+ * 1, to the same bits. What is special to a format is two small functions: `head` prepares what one row's elements
+ * share, `decode` turns the bytes of sixteen elements into numbers.
  */
 #ifdef __AVX512F__
 
@@ -21,79 +22,103 @@ struct head {
 };
 
 typedef struct head head_fn(const uint8_t *row, size_t dim);
-/* `bytes` holds the elements of register k from column d on, a multiple of 32 where k > 0; mx_scales begins at d. */
-typedef __m512 decode_fn(const uint8_t *bytes, const struct head *head, int k);
+/* The elements of register k from column d on, a multiple of 32 where k > 0; mx_scales begins at d. `bytes` holds them,
+ * or where the format has registers in pairs, those of both: the even elements are for even k, the odd ones for odd k.
+ */
+typedef __m512 decode_fn(const uint8_t *bytes, const struct head *head, int k, bool paired);
+
+/* Where the elements lie in the registers of sums: what spares shuffles while rows are added is put right once. */
+enum order {
+    IN_ORDER,
+    HALVES,  /* of a register: 0, 8, 1, 9, ... 7, 15 */
+    EVEN_ODD /* of a pair of registers */
+};
 
 struct format {
     head_fn *head;
     decode_fn *decode;
     int bits;
-    bool nibbles; /* decode gives elements 0, 8, 1, 9, ... 7, 15 */
+    enum order order;
 };
 
-INLINE __m512 in_order(__m512 sum)
+/* Two registers become the elements at `places` of both, and those `more` further on. */
+INLINE void regroup(__m512 *pair, __m512i places, int more)
 {
-    const __m512i order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    return _mm512_permutexvar_ps(order, sum);
+    const __m512 first = _mm512_permutex2var_ps(pair[0], places, pair[1]);
+    pair[1] = _mm512_permutex2var_ps(pair[0], _mm512_add_epi32(places, _mm512_set1_epi32(more)), pair[1]);
+    pair[0] = first;
 }
 
-INLINE __m512 out_of_order(__m512 sum)
+/* Brings n registers of elements in order to a format's order, or back. */
+INLINE void rearrange(enum order order, int n, bool back, __m512 *sum)
 {
-    const __m512i order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    return _mm512_permutexvar_ps(order, sum);
+    const __m512i halves = back ? _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)
+                                : _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+    const __m512i pairs = back ? _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+                               : _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    if (order == HALVES)
+        for (int k = 0; k < n; k++)
+            sum[k] = _mm512_permutexvar_ps(halves, sum[k]);
+    if (order == EVEN_ODD)
+        for (int k = 0; k < n; k += 2)
+            regroup(&sum[k], pairs, back ? 8 : 1);
 }
 
-/* Columns [d, d + n * LANES), or the `tail` columns from d on with n = 1. */
-INLINE void pool_columns(const struct format format, int n, bool weighted, size_t tail, const void *const *rows,
-                         const float *weights, size_t count, size_t dim, size_t d, bool add, float *out)
+/* Columns [d, d + n * LANES), or the `tail` columns from d on with n = 1. Row i has weights[i * step]. */
+INLINE void pool_columns(const struct format format, int n, size_t tail, const void *const *rows, const float *weights,
+                         size_t step, size_t count, size_t dim, size_t d, bool add, float *out)
 {
     const __mmask16 columns = (__mmask16)(tail > 0 ? (1u << tail) - 1 : 0xffffu);
     const __mmask64 tail_bytes = tail > 0 ? ~UINT64_C(0) >> (64 - (tail * (size_t)format.bits + 7) / 8) : 0;
+    const enum order order = n == 1 && format.order == EVEN_ODD ? IN_ORDER : format.order;
+    const bool paired = order == EVEN_ODD;
     __m512 sum[COLUMNS];
-    for (int k = 0; k < n; k++) {
+    for (int k = 0; k < n; k++)
         sum[k] = add ? _mm512_maskz_loadu_ps(columns, out + d + k * LANES) : _mm512_setzero_ps();
-        if (format.nibbles)
-            sum[k] = out_of_order(sum[k]);
-    }
+    rearrange(order, n, false, sum);
     for (size_t i = 0; i < count; i++) {
         const uint8_t *row = rows[i], *bytes = row + d * (size_t)format.bits / 8;
         struct head head = format.head(row, dim);
         head.mx_scales = row + (dim * (size_t)format.bits + 7) / 8 + d / 32;
-        const __m512 weight = weighted ? _mm512_set1_ps(weights[i]) : _mm512_setzero_ps();
+        const __m512 weight = _mm512_set1_ps(weights[i * step]);
         uint8_t copy[64] __attribute__((aligned(64)));
         if (tail > 0) { /* what lies past the row's elements is not touched */
             _mm512_store_si512(copy, _mm512_maskz_loadu_epi8(tail_bytes, bytes));
             bytes = copy;
         }
         for (int k = 0; k < n; k++) {
-            const __m512 x = format.decode(bytes + k * 2 * format.bits, &head, k);
-            sum[k] = weighted ? _mm512_fmadd_ps(weight, x, sum[k]) : _mm512_add_ps(sum[k], x);
+            const uint8_t *from = bytes + (paired ? k / 2 * 2 : k) * 2 * format.bits;
+            sum[k] = _mm512_fmadd_ps(weight, format.decode(from, &head, k, paired), sum[k]);
         }
     }
+    rearrange(order, n, true, sum);
     for (int k = 0; k < n; k++)
-        _mm512_mask_storeu_ps(out + d + k * LANES, columns, format.nibbles ? in_order(sum[k]) : sum[k]);
+        _mm512_mask_storeu_ps(out + d + k * LANES, columns, sum[k]);
 }
 
-INLINE void pool_weighted(const struct format format, bool weighted, const void *const *rows, const float *weights,
-                          size_t count, size_t dim, bool add, float *out)
+INLINE void pool(const struct format format, const void *const *rows, const float *weights, size_t count, size_t dim,
+                 bool add, float *out)
 {
+    const float one = 1.0f;
+    const size_t step = weights != NULL;
+    weights = weights != NULL ? weights : &one;
     size_t d = 0;
     for (; d + 8 * LANES <= dim; d += 8 * LANES)
-        pool_columns(format, 8, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 8, 0, rows, weights, step, count, dim, d, add, out);
     if (d + 4 * LANES <= dim) {
-        pool_columns(format, 4, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 4, 0, rows, weights, step, count, dim, d, add, out);
         d += 4 * LANES;
     }
     if (d + 2 * LANES <= dim) {
-        pool_columns(format, 2, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 2, 0, rows, weights, step, count, dim, d, add, out);
         d += 2 * LANES;
     }
     if (d + LANES <= dim) {
-        pool_columns(format, 1, weighted, 0, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 1, 0, rows, weights, step, count, dim, d, add, out);
         d += LANES;
     }
     if (d < dim)
-        pool_columns(format, 1, weighted, dim - d, rows, weights, count, dim, d, add, out);
+        pool_columns(format, 1, dim - d, rows, weights, step, count, dim, d, add, out);
 }
 
 /* ---- heads ---- */
@@ -144,30 +169,35 @@ INLINE struct head int2_head(const uint8_t *row, size_t dim)
 
 /* ---- elements ---- */
 
-INLINE __m512 f32(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 f32(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     (void)head;
     (void)k;
     return _mm512_loadu_ps(bytes);
 }
 
-INLINE __m512 f16(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 f16(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     (void)head;
     (void)k;
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)bytes));
 }
 
-INLINE __m512 bf16(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 bf16(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
     (void)head;
-    (void)k;
-    const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)bytes));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+    const __m512i words =
+        paired ? _mm512_loadu_si512(bytes) : _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)bytes));
+    if (k % 2 == 0)
+        return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+    return _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-INLINE __m512 int8(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 int8(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     (void)k;
     const __m512i q = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i_u *)bytes));
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), head->scale, head->bias);
@@ -183,14 +213,16 @@ INLINE __m512 by_nibble(const uint8_t *bytes, __m512 table)
     return _mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_set1_epi64(nibbles), shifts), table);
 }
 
-INLINE __m512 int4(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 int4(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
     (void)k;
+    (void)paired;
     return by_nibble(bytes, head->table);
 }
 
-INLINE __m512 int2(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 int2(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     (void)k;
     const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     int32_t pairs;
@@ -239,14 +271,16 @@ INLINE __m512 six_bit_float(const uint8_t *bytes, int shift, float offset)
                          _mm512_set1_ps(offset));
 }
 
-INLINE __m512 fp8_e4m3(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 fp8_e4m3(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     (void)k;
     return _mm512_mul_ps(e4m3(bytes), head->scale);
 }
 
-INLINE __m512 fp8_e5m2(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 fp8_e5m2(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     (void)k;
     return _mm512_mul_ps(e5m2(bytes), head->scale);
 }
@@ -256,64 +290,65 @@ INLINE __m512 mx_scale(const struct head *head, int k)
     return _mm512_castsi512_ps(_mm512_set1_epi32((int)rk_pool_e8m0[head->mx_scales[k / 2]]));
 }
 
-INLINE __m512 mxfp8_e4m3(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 mxfp8_e4m3(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     return _mm512_mul_ps(e4m3(bytes), mx_scale(head, k));
 }
 
-INLINE __m512 mxfp8_e5m2(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 mxfp8_e5m2(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     return _mm512_mul_ps(e5m2(bytes), mx_scale(head, k));
 }
 
-INLINE __m512 mxfp6_e2m3(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 mxfp6_e2m3(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     return _mm512_mul_ps(six_bit_float(bytes, 3, 0x1p14f), mx_scale(head, k));
 }
 
-INLINE __m512 mxfp6_e3m2(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 mxfp6_e3m2(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     return _mm512_mul_ps(six_bit_float(bytes, 2, 0x1p12f), mx_scale(head, k));
 }
 
-INLINE __m512 mxfp4_e2m1(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 mxfp4_e2m1(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, /* */
                                          -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
     return by_nibble(bytes, _mm512_mul_ps(values, mx_scale(head, k)));
 }
 
-INLINE __m512 mxint8(const uint8_t *bytes, const struct head *head, int k)
+INLINE __m512 mxint8(const uint8_t *bytes, const struct head *head, int k, bool paired)
 {
+    (void)paired;
     const __m512i q = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i_u *)bytes));
     return _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(0x1p-6f)), mx_scale(head, k));
 }
 
-#define POOL(name, its_head, its_bits, nibbles)                                                                        \
+#define POOL(name, its_head, its_bits, order)                                                                          \
     void rk_pool_##name##_avx512(const void *const *rows, const float *weights, size_t count, size_t dim, bool add,    \
                                  float *out)                                                                           \
     {                                                                                                                  \
-        if (weights != NULL)                                                                                           \
-            pool_weighted((struct format){its_head, name, its_bits, nibbles}, true, rows, weights, count, dim, add,    \
-                          out);                                                                                        \
-        else                                                                                                           \
-            pool_weighted((struct format){its_head, name, its_bits, nibbles}, false, rows, weights, count, dim, add,   \
-                          out);                                                                                        \
+        pool((struct format){its_head, name, its_bits, order}, rows, weights, count, dim, add, out);                   \
     }
-POOL(f32, no_head, 32, false)
-POOL(f16, no_head, 16, false)
-POOL(bf16, no_head, 16, false)
-POOL(int8, int8_head, 8, false)
-POOL(int4, int4_head, 4, true)
-POOL(int2, int2_head, 2, false)
-POOL(fp8_e4m3, fp8_head, 8, false)
-POOL(fp8_e5m2, fp8_head, 8, false)
-POOL(mxfp8_e4m3, no_head, 8, false)
-POOL(mxfp8_e5m2, no_head, 8, false)
-POOL(mxfp6_e2m3, no_head, 6, false)
-POOL(mxfp6_e3m2, no_head, 6, false)
-POOL(mxfp4_e2m1, no_head, 4, true)
-POOL(mxint8, no_head, 8, false)
+POOL(f32, no_head, 32, IN_ORDER)
+POOL(f16, no_head, 16, IN_ORDER)
+POOL(bf16, no_head, 16, EVEN_ODD)
+POOL(int8, int8_head, 8, IN_ORDER)
+POOL(int4, int4_head, 4, HALVES)
+POOL(int2, int2_head, 2, IN_ORDER)
+POOL(fp8_e4m3, fp8_head, 8, IN_ORDER)
+POOL(fp8_e5m2, fp8_head, 8, IN_ORDER)
+POOL(mxfp8_e4m3, no_head, 8, IN_ORDER)
+POOL(mxfp8_e5m2, no_head, 8, IN_ORDER)
+POOL(mxfp6_e2m3, no_head, 6, IN_ORDER)
+POOL(mxfp6_e3m2, no_head, 6, IN_ORDER)
+POOL(mxfp4_e2m1, no_head, 4, HALVES)
+POOL(mxint8, no_head, 8, IN_ORDER)
 
 #else
 typedef int rk_pool_avx512_not_built; /* a translation unit may not be empty */

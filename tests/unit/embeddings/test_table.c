@@ -116,6 +116,107 @@ Test(table, bags_pool_to_the_sums_of_their_rows_however_the_table_is_cut)
         }
 }
 
+/* Bags whose sums are checked against decoding row by row: more ids than two bursts, so that bags cross them. */
+enum { FORMAT_BAGS = 90, FORMAT_IDS = 700, FORMAT_ROWS = 4000 };
+
+static void check_format(struct random *random, enum rk_row_format format, uint32_t dim, enum rk_row_memory memory)
+{
+    const struct rk_row_traits *traits = rk_row_traits(format);
+    const size_t bytes = rk_row_bytes(format, dim);
+    unsigned char *rows = malloc(FORMAT_ROWS * bytes);
+    float values[MAX_DIM], expected[MAX_DIM], out[FORMAT_BAGS][MAX_DIM];
+    for (size_t r = 0; r < FORMAT_ROWS; r++) {
+        for (uint32_t d = 0; d < dim; d++)
+            values[d] = random_float(random);
+        traits->encode(values, dim, rows + r * bytes);
+    }
+    folder_write(&folder, "rows", rows, FORMAT_ROWS * bytes);
+    const struct rk_shard_spec shard = {.file = "rows", .num_rows = FORMAT_ROWS};
+    const struct rk_table_spec spec = {.name = "t",
+                                       .num_embeddings = FORMAT_ROWS,
+                                       .embedding_dim = dim,
+                                       .format = format,
+                                       .shards = &shard,
+                                       .num_shards = 1};
+    const struct rk_table_options options = {.memory = memory};
+    struct rk_table *table = NULL;
+    struct rk_error error = {0};
+    cr_assert_eq(rk_table_open(&spec, folder.fd, &options, &table, &error), RK_OK, "%s", error.text);
+    int64_t ids[FORMAT_IDS];
+    float weights[FORMAT_IDS];
+    uint32_t offsets[FORMAT_BAGS + 1] = {0};
+    for (int i = 0; i < FORMAT_IDS; i++) {
+        ids[i] = (int64_t)random_below(random, FORMAT_ROWS);
+        weights[i] = random_float(random);
+    }
+    for (int b = 1; b <= FORMAT_BAGS; b++) { /* the last one takes what is left */
+        offsets[b] = offsets[b - 1] + (uint32_t)random_below(random, random_below(random, 20) ? 4 : 300);
+        offsets[b] = b == FORMAT_BAGS || offsets[b] > FORMAT_IDS ? FORMAT_IDS : offsets[b];
+    }
+    const struct rk_bag_list bags = {.ids = ids, .weights = weights, .offsets = offsets, .num_bags = FORMAT_BAGS};
+    rk_table_prefetch(table, rk_kernels_get(), &bags);
+    rk_table_pool(table, rk_kernels_get(), &bags, &out[0][0], MAX_DIM);
+    for (int b = 0; b < FORMAT_BAGS; b++) {
+        memset(expected, 0, sizeof expected);
+        for (uint32_t i = offsets[b]; i < offsets[b + 1]; i++) {
+            cr_assert_arr_eq(rk_table_row(table, rk_kernels_get(), ids[i]), rows + (size_t)ids[i] * bytes, bytes);
+            traits->decode(rows + (size_t)ids[i] * bytes, dim, values);
+            for (uint32_t d = 0; d < dim; d++)
+                expected[d] = fmaf(weights[i], values[d], expected[d]);
+        }
+        cr_assert_arr_eq(out[b], expected, dim * sizeof(float), "%s dim %u bag %d of %u ids", traits->name, dim, b,
+                         offsets[b + 1] - offsets[b]);
+    }
+    rk_table_close(table);
+    free(rows);
+}
+
+Test(table, every_format_pools_to_the_bits_of_decoding_and_adding_wherever_rows_are_read_from)
+{
+    struct random random = random_from_seed();
+    for (int f = 0; f < RK_ROW_FORMAT_COUNT; f++)
+        for (int memory = RK_ROWS_MAPPED; memory <= RK_ROWS_HUGE_PAGES; memory++) {
+            check_format(&random, (enum rk_row_format)f, 128, (enum rk_row_memory)memory);
+            check_format(&random, (enum rk_row_format)f, (uint32_t)random_between(&random, 1, MAX_DIM),
+                         (enum rk_row_memory)memory);
+        }
+}
+
+static bool count_bytes(void *context, uint64_t bytes)
+{
+    *(uint64_t *)context += bytes;
+    return true;
+}
+
+static bool stop(void *context, uint64_t bytes)
+{
+    (void)context;
+    (void)bytes;
+    return false;
+}
+
+Test(table, copying_into_huge_pages_reports_can_be_stopped_and_outlives_the_file)
+{
+    struct cut cut;
+    write_table(&cut, 16, (const uint64_t[]){100, 900}, 2);
+    uint64_t copied = 0;
+    struct rk_table *table = NULL;
+    struct rk_error error = {0};
+    struct rk_table_options options = {.memory = RK_ROWS_HUGE_PAGES, .progress = stop};
+    cr_assert_eq(rk_table_open(&cut.spec, folder.fd, &options, &table, &error), RK_CANCELLED);
+    cr_assert(strstr(error.text, "table 'game', shards[0]") && table == NULL, "%s", error.text);
+    options = (struct rk_table_options){RK_ROWS_HUGE_PAGES, count_bytes, &copied};
+    cr_assert_eq(rk_table_open(&cut.spec, folder.fd, &options, &table, NULL), RK_OK);
+    cr_assert_eq(copied, 1000 * 64);
+    folder_truncate(&folder, "1.rows", 0);
+    for (int64_t id = 0; id < 1000; id++) {
+        const float *row = rk_table_row(table, rk_kernels_get(), id);
+        for (uint32_t d = 0; d < 16; d++)
+            cr_assert_eq(row[d], element((uint64_t)id, d), "row %lld", (long long)id);
+    }
+    rk_table_close(table);
+}
+
 Test(table, ids_outside_follow_the_policy_and_are_counted)
 {
     struct rk_table_spec spec = {.num_embeddings = 10, .default_row = 4};

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "quant/rows.h"
+#include "tests/unit/quant/variants.h"
 
 /* A safetensors file written by a trusted hand: a length, JSON without blanks, tensors. */
 struct golden {
@@ -123,6 +124,61 @@ Test(rows_golden, sums_of_decoded_rows_are_those_of_pytorch)
         for (size_t f = 0; f < COUNT(formats); f++) {
             check_sums(&golden, formats[f], 0);
             check_sums(&golden, formats[f], 1);
+        }
+        free(golden.bytes);
+    }
+}
+
+/* Every variant of a format's pool kernel over the bags of the file. */
+static void check_pooled(const struct golden *golden, enum rk_row_format format, int weighted)
+{
+    char name[40], sum_name[40];
+    snprintf(name, sizeof name, "%s.rows", rk_row_format_name(format));
+    snprintf(sum_name, sizeof sum_name, "%s.%s", rk_row_format_name(format), weighted ? "weighted_sum" : "sum");
+    const unsigned char *rows = tensor(golden, name);
+    const float *expected = tensor(golden, sum_name), *all_weights = tensor(golden, "weights");
+    const int64_t *indices = tensor(golden, "indices"), *offsets = tensor(golden, "offsets");
+    const size_t dim = golden->dim, row_bytes = rk_row_bytes(format, (uint32_t)dim);
+    float *out = malloc(dim * sizeof *out);
+    for (size_t bag = 0; bag < golden->bags; bag++) {
+        const size_t count = (size_t)(offsets[bag + 1] - offsets[bag]);
+        const void **addresses = malloc((count + 1) * sizeof *addresses);
+        float *weights = malloc((count + 1) * sizeof *weights), largest = 0.0f;
+        for (size_t i = 0; i < count; i++) {
+            addresses[i] = rows + (size_t)indices[(size_t)offsets[bag] + i] * row_bytes;
+            weights[i] = weighted ? float_at(all_weights, (size_t)offsets[bag] + i) : 1.0f;
+            rk_row_traits(format)->decode(addresses[i], dim, out);
+            for (size_t k = 0; k < dim; k++)
+                largest = fmaxf(largest, fabsf(weights[i] * out[k]));
+        }
+        size_t count_variants, tried = 0;
+        const struct rk_kernel_variant *variants = rk_kernel_variants(&count_variants);
+        for (const struct rk_kernel_variant *v = variants; v < variants + count_variants; v++) {
+            if (v->slot != offsetof(struct rk_kernels, pool) + (size_t)format * sizeof(rk_pool_fn *) ||
+                !rk_isa_usable(v->isa))
+                continue;
+            tried++;
+            ((rk_pool_fn *)v->function)(addresses, weighted ? weights : NULL, count, dim, false, out);
+            for (size_t k = 0; k < dim; k++)
+                cr_assert_leq(fabsf(out[k] - float_at(expected, bag * dim + k)), 1e-6f * largest * (float)count,
+                              "%s %s, dim %zu, bag %zu, element %zu: %.9g, expected %.9g", sum_name,
+                              rk_isa_name(v->isa), dim, bag, k, (double)out[k],
+                              (double)float_at(expected, bag * dim + k));
+        }
+        cr_assert_geq(tried, 1);
+        free(addresses);
+        free(weights);
+    }
+    free(out);
+}
+
+Test(rows_golden, pooled_sums_are_those_of_pytorch)
+{
+    for (size_t d = 0; d < COUNT(dims); d++) {
+        struct golden golden = golden_open(dims[d]);
+        for (size_t f = 0; f < COUNT(formats); f++) {
+            check_pooled(&golden, formats[f], 0);
+            check_pooled(&golden, formats[f], 1);
         }
         free(golden.bytes);
     }
