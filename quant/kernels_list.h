@@ -26,6 +26,9 @@
     RK_POOL_KERNELS(X, avx2, AVX2)                                                                                     \
     X(kept_rows, avx2, AVX2)                                                                                           \
     X(dot_f32, avx2, AVX2)                                                                                             \
+    X(gram_f32, avx2, AVX2)                                                                                            \
+    X(gram_bf16, avx2, AVX2)                                                                                           \
+    X(gram_int8, avx2, AVX2)                                                                                           \
     RK_POOL_KERNELS(X, avx512, AVX512)                                                                                 \
     X(dot_f32, avx512, AVX512)                                                                                         \
     X(gram_f32, avx512, AVX512)                                                                                        \
