@@ -6,8 +6,8 @@
 #include "embeddings/kept.h"
 #include "embeddings/table_layout.h"
 
-/* Tables up to this size are left to the cache: their rows are a few nanoseconds away. */
-#define CACHED_BYTES ((uint64_t)256 << 10)
+/* Tables up to this size are left to the caches: prefetches would cost more than they spare. */
+#define CACHED_BYTES ((uint64_t)1 << 20)
 
 static enum rk_status open_shard(struct rk_table *table, uint32_t s, int dir_fd, const struct rk_table_options *options,
                                  struct rk_error *error)
