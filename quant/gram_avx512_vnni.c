@@ -71,28 +71,36 @@ static void gather_quad(const struct job *job, uint32_t quad)
     _mm_store_si128((__m128i *)(job->sums + quad * QUAD), _mm512_castsi512_si128(sums));
 }
 
-/* Lanes 0 + 2 and 1 + 3 of every four: of x in the first two, of y in the last two. */
+/* sum += a . b, in place: gcc would move sums from register to register. */
+#define ADD_PRODUCTS(sum, a, b) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
+
+/* In every four lanes: 0 + 2 of x and y, 1 + 3 of x and y. */
 GRAM_INLINE __m512i fold_halves(__m512i x, __m512i y)
 {
-    return _mm512_add_epi32(_mm512_mask_blend_epi32(0xcccc, x, y), _mm512_alignr_epi8(y, x, 8));
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
 }
 
 /* The sums of a row with up to four quads, to one column per lane. */
 GRAM_INLINE __m512i fold_row(__m512i s0, __m512i s1, __m512i s2, __m512i s3, int quads)
 {
-    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    if (quads == 1)
-        return _mm512_permutexvar_epi32(in_order, sum_fours(s0));
-    const __m512 x = _mm512_castsi512_ps(fold_halves(s0, s1));
-    const __m512 y = quads == 2 ? x : _mm512_castsi512_ps(fold_halves(s2, quads == 3 ? s2 : s3));
-    return _mm512_permutexvar_epi32(in_order, _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
-                                                               _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd))));
+    const __m512i x = fold_halves(s0, s1), y = quads > 2 ? fold_halves(s2, s3) : x,
+                  in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(in_order,
+                                    _mm512_add_epi32(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y)));
 }
 
-GRAM_INLINE void store_row(const struct job *job, uint32_t i, __m512i sums, __m512 scales, float *z)
+/* Eight columns, or sixteen: half the register is half the work. */
+GRAM_INLINE void store_row(const struct job *job, uint32_t i, __m512i sums, __m512 scales, int quads, float *z)
 {
-    sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(job->sums[i]));
-    _mm512_storeu_ps(z, _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_mul_ps(_mm512_set1_ps(job->scales[i]), scales)));
+    if (quads > 2) {
+        sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(job->sums[i]));
+        _mm512_storeu_ps(z, _mm512_mul_ps(_mm512_cvtepi32_ps(sums),
+                                          _mm512_mul_ps(_mm512_set1_ps(job->scales[i]), scales)));
+    } else {
+        const __m256i half = _mm256_sub_epi32(_mm512_castsi512_si256(sums), _mm256_set1_epi32(job->sums[i]));
+        const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(job->scales[i]), _mm512_castps512_ps256(scales));
+        _mm256_storeu_ps(z, _mm256_mul_ps(_mm256_cvtepi32_ps(half), scale));
+    }
 }
 
 /* Rows i[0..rows) with `quads` quads from `column` on; row r to z[r]. Named sums: arrays would be kept in memory. */
@@ -113,13 +121,13 @@ GRAM_INLINE void multiply(const struct job *job, const uint32_t *i, int rows, ui
 #define ROW(a, x0, x1, x2, x3)                                                                                         \
     do {                                                                                                               \
         const __m512i chunk = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)((a) + at)));                     \
-        x0 = _mm512_dpbusd_epi32(x0, b0, chunk);                                                                       \
+        ADD_PRODUCTS(x0, b0, chunk);                                                                                   \
         if (quads > 1)                                                                                                 \
-            x1 = _mm512_dpbusd_epi32(x1, b1, chunk);                                                                   \
+            ADD_PRODUCTS(x1, b1, chunk);                                                                               \
         if (quads > 2)                                                                                                 \
-            x2 = _mm512_dpbusd_epi32(x2, b2, chunk);                                                                   \
+            ADD_PRODUCTS(x2, b2, chunk);                                                                               \
         if (quads > 3)                                                                                                 \
-            x3 = _mm512_dpbusd_epi32(x3, b3, chunk);                                                                   \
+            ADD_PRODUCTS(x3, b3, chunk);                                                                               \
     } while (0)
         ROW(a0, s00, s01, s02, s03);
         ROW(a1, s10, s11, s12, s13);
@@ -132,11 +140,11 @@ GRAM_INLINE void multiply(const struct job *job, const uint32_t *i, int rows, ui
     const uint32_t left = job->count - column;
     const __m512 scales =
         _mm512_maskz_loadu_ps((__mmask16)(left < COLUMNS ? (1u << left) - 1 : 0xffffu), job->scales + column);
-    store_row(job, i[0], fold_row(s00, s01, s02, s03, quads), scales, z[0] + column);
-    store_row(job, i[1], fold_row(s10, s11, s12, s13, quads), scales, z[1] + column);
+    store_row(job, i[0], fold_row(s00, s01, s02, s03, quads), scales, quads, z[0] + column);
+    store_row(job, i[1], fold_row(s10, s11, s12, s13, quads), scales, quads, z[1] + column);
     if (rows > 2) {
-        store_row(job, i[2], fold_row(s20, s21, s22, s23, quads), scales, z[2] + column);
-        store_row(job, i[3], fold_row(s30, s31, s32, s33, quads), scales, z[3] + column);
+        store_row(job, i[2], fold_row(s20, s21, s22, s23, quads), scales, quads, z[2] + column);
+        store_row(job, i[3], fold_row(s30, s31, s32, s33, quads), scales, quads, z[3] + column);
     }
 }
 

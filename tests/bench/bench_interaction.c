@@ -8,6 +8,7 @@
  *
  *   us         per candidate
  *   x peak     that, over the time that the multiply-adds of the triangle take at the peak
+ *   from fp32  us, when the candidate's vectors are float32 and are brought into the format first
  */
 #include <getopt.h>
 #include <immintrin.h>
@@ -53,10 +54,11 @@ PROBE(probe_int8, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), STEP_IN
 
 /* ---- formats ---- */
 
-/* The vectors of one candidate, in one format. */
+/* The vectors of one candidate, in one format, and as they were before. */
 struct candidate {
-    const void *vectors[64];
+    void *vectors[64];
     float scales[64];
+    const float *values[64];
 };
 
 static void *scratch;
@@ -79,16 +81,30 @@ static void run_int8(void (*function)(void), const struct candidate *candidate, 
                                   shape->count, shape->dim, false, scratch, z);
 }
 
+static void convert_bf16(struct candidate *candidate, uint32_t v, uint32_t dim)
+{
+    rk_kernels_get()->to_bf16(candidate->values[v], dim, candidate->vectors[v]);
+}
+
+static void convert_int8(struct candidate *candidate, uint32_t v, uint32_t dim)
+{
+    float low, high;
+    rk_kernels_get()->range(candidate->values[v], dim, &low, &high);
+    candidate->scales[v] = fmaxf(-low, high) / 127.0f;
+    rk_kernels_get()->to_s8(candidate->values[v], dim, 1.0f / candidate->scales[v], candidate->vectors[v]);
+}
+
 static const struct format {
     const char *name, *kernel;
     enum rk_dense_format elements;
     void (*run)(void (*function)(void), const struct candidate *candidate, const struct shape *shape, float *z);
+    void (*convert)(struct candidate *candidate, uint32_t v, uint32_t dim); /* NULL: float32 stays */
     enum rk_isa probe_isa;
     void (*probe)(void);
     uint32_t probe_macs; /* of one step */
-} formats[] = {{"fp32", "gram_f32", RK_DENSE_F32, run_f32, RK_ISA_AVX512, probe_f32, 16},
-               {"bf16", "gram_bf16", RK_DENSE_BF16, run_bf16, RK_ISA_AVX512_BF16, probe_bf16, 32},
-               {"int8", "gram_int8", RK_DENSE_INT8, run_int8, RK_ISA_AVX512_VNNI, probe_int8, 64}};
+} formats[] = {{"fp32", "gram_f32", RK_DENSE_F32, run_f32, NULL, RK_ISA_AVX512, probe_f32, 16},
+               {"bf16", "gram_bf16", RK_DENSE_BF16, run_bf16, convert_bf16, RK_ISA_AVX512_BF16, probe_bf16, 32},
+               {"int8", "gram_int8", RK_DENSE_INT8, run_int8, convert_int8, RK_ISA_AVX512_VNNI, probe_int8, 64}};
 enum { NUM_FORMATS = sizeof formats / sizeof *formats, NUM_SHAPES = sizeof shapes / sizeof *shapes };
 
 /* ---- measuring ---- */
@@ -99,7 +115,7 @@ struct measurement {
     const struct rk_kernel_variant *variant;
     struct candidate *candidates; /* [CANDIDATES] */
     float *z;
-    double us[ROUNDS];
+    double us[ROUNDS], from_f32_us[ROUNDS];
 };
 
 static double now_s(void)
@@ -124,31 +140,33 @@ static struct candidate *make_candidates(const struct format *format, const stru
 {
     const size_t bytes = (shape->dim * rk_dense_element_bytes(format->elements) + 63) / 64 * 64;
     struct candidate *candidates = lines(CANDIDATES * sizeof *candidates);
-    float values[512], scale;
     for (size_t c = 0; c < CANDIDATES; c++) {
         unsigned char *own = lines(shape->count * bytes);
-        for (uint32_t v = 0; v < shape->count; v++, own += bytes) {
+        float *values = lines(shape->count * shape->dim * sizeof *values);
+        for (uint32_t v = 0; v < shape->count; v++, own += bytes, values += shape->dim) {
+            const size_t sharer = v < shape->first ? 0 : c;
             for (uint32_t d = 0; d < shape->dim; d++)
-                values[d] = (float)((c * 31 + v * 17 + d * 7) % 101) / 50.0f - 1.0f;
-            rk_dense_encode(format->elements, values, 1, shape->dim, own, &scale);
-            candidates[c].vectors[v] = v < shape->first ? candidates[0].vectors[v] : own;
-            if (c == 0)
-                candidates[c].vectors[v] = own;
-            candidates[c].scales[v] = scale;
+                values[d] = (float)((sharer * 31 + v * 17 + d * 7) % 101) / 50.0f - 1.0f;
+            rk_dense_encode(format->elements, values, 1, shape->dim, own, &candidates[c].scales[v]);
+            candidates[c].vectors[v] = sharer == c ? own : candidates[sharer].vectors[v];
+            candidates[c].values[v] = values;
         }
     }
     return candidates;
 }
 
-static double time_us(const struct measurement *measurement, double seconds)
+static double time_us(const struct measurement *measurement, bool convert, double seconds)
 {
     uint64_t candidates = 0;
     const double start = now_s();
     double spent;
     do {
-        for (size_t c = 0; c < CANDIDATES; c++)
+        for (size_t c = 0; c < CANDIDATES; c++) {
+            for (uint32_t v = measurement->shape->first; convert && v < measurement->shape->count; v++)
+                measurement->format->convert(&measurement->candidates[c], v, measurement->shape->dim);
             measurement->format->run(measurement->variant->function, &measurement->candidates[c], measurement->shape,
                                      measurement->z);
+        }
         candidates += CANDIDATES;
         spent = now_s() - start;
     } while (spent < seconds);
@@ -238,8 +256,13 @@ int main(int argc, char **argv)
     for (int round = 0; round < ROUNDS; round++) {
         for (int f = 0; f < NUM_FORMATS; f++)
             peaks[f][round] = rk_isa_usable(formats[f].probe_isa) ? time_probe(&formats[f], slice) : NAN;
-        for (uint32_t m = 0; m < count; m++)
-            measurements[m].us[round] = time_us(&measurements[m], slice);
+        for (uint32_t m = 0; m < count; m++) {
+            measurements[m].us[round] = time_us(&measurements[m], false, slice / 2);
+            if (measurements[m].format->convert != NULL)
+                measurements[m].from_f32_us[round] = time_us(&measurements[m], true, slice / 2);
+            else
+                measurements[m].from_f32_us[round] = measurements[m].us[round];
+        }
     }
 
     double peak[NUM_FORMATS];
@@ -250,22 +273,23 @@ int main(int argc, char **argv)
         printf("one core; peak multiply-adds per us:");
         for (int f = 0; f < NUM_FORMATS; f++)
             printf(" %s %.0f", formats[f].name, peak[f]);
-        printf("\n\n%-6s %7s %5s %6s  %-12s %9s %7s\n", "format", "vectors", "dim", "first", "variant", "us", "x peak");
+        printf("\n\n%-6s %7s %5s %6s  %-12s %9s %7s %9s\n", "format", "vectors", "dim", "first", "variant", "us",
+               "x peak", "from fp32");
     }
     for (uint32_t m = 0; m < count; m++) {
         const struct shape *shape = measurements[m].shape;
-        const double us = median(measurements[m].us),
+        const double us = median(measurements[m].us), from_f32_us = median(measurements[m].from_f32_us),
                      macs = (double)(rk_gram_elements(shape->count, false) - rk_gram_elements(shape->first, false)) *
                             shape->dim,
                      of_peak = us * peak[measurements[m].format - formats] / macs;
         if (!json)
-            printf("%-6s %7u %5u %6u  %-12s %9.4f %7.2f\n", measurements[m].format->name, shape->count, shape->dim,
-                   shape->first, rk_isa_name(measurements[m].variant->isa), us, of_peak);
-        json_array_append_new(list,
-                              json_pack("{s:s, s:i, s:i, s:i, s:s, s:f, s:f}", "format", measurements[m].format->name,
-                                        "vectors", (int)shape->count, "dim", (int)shape->dim, "first",
-                                        (int)shape->first, "variant", rk_isa_name(measurements[m].variant->isa), "us",
-                                        us, "times_peak", of_peak));
+            printf("%-6s %7u %5u %6u  %-12s %9.4f %7.2f %9.4f\n", measurements[m].format->name, shape->count,
+                   shape->dim, shape->first, rk_isa_name(measurements[m].variant->isa), us, of_peak, from_f32_us);
+        json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:s, s:f, s:f, s:f}", "format",
+                                              measurements[m].format->name, "vectors", (int)shape->count, "dim",
+                                              (int)shape->dim, "first", (int)shape->first, "variant",
+                                              rk_isa_name(measurements[m].variant->isa), "us", us, "times_peak",
+                                              of_peak, "us_from_fp32", from_f32_us));
     }
     json_t *all = json_pack("{s:s, s:i, s:o}", "bench", "interaction", "rounds", (int)ROUNDS, "results", list);
     if (json && (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0)) {
