@@ -6,7 +6,8 @@
 #include "tests/unit/embeddings/folder.h"
 #include "tests/unit/random.h"
 
-enum { MAX_IDS = 3000, MAX_BLOCKS = MAX_IDS / RK_KEPT_BLOCK + 1, DIM = 20 };
+/* Rows so wide that the larger tables are too large to be left to the caches. */
+enum { MAX_IDS = 3000, MAX_BLOCKS = MAX_IDS / RK_KEPT_BLOCK + 1, DIM = 400 };
 
 static struct folder folder;
 
@@ -176,7 +177,7 @@ Test(kept, dropped_ids_read_the_last_stored_row_wherever_the_rows_are_read_from)
         cr_assert_eq(rk_table_open(&pruned.spec, folder.fd, &options, &table, &error), RK_OK, "%s", error.text);
         int64_t ids[700];
         uint32_t offsets[700 + 1];
-        float out[700][DIM];
+        static float out[700][DIM];
         const uint64_t num_ids = pruned.spec.num_embeddings;
         for (uint32_t b = 0; b < 700; b++) {
             ids[b] = (int64_t)(b % 3 ? random_below(&random, num_ids) : b * UINT64_C(7) % num_ids);

@@ -66,7 +66,7 @@ Test(table, bags_pool_to_the_sums_of_their_rows_however_the_table_is_cut)
 {
     struct random random = random_from_seed();
     static const uint64_t cuts[][8] = {{ROWS}, {1, ROWS - 1}, {ROWS - 1, 1}, {100, 1, 399, 250, 250}, {1, 1, 1, 997}};
-    static const uint32_t num_shards[] = {1, 2, 2, 5, 4}, dims[] = {1, 3, 16, 20, 64, 128, 257};
+    static const uint32_t num_shards[] = {1, 2, 2, 5, 4}, dims[] = {1, 3, 16, 20, 64, 128, 257, 290};
     for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++)
         for (size_t k = 0; k < sizeof dims / sizeof *dims; k++) {
             struct cut cut;
