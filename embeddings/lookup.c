@@ -175,3 +175,8 @@ void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernel
         begin = stop;
     }
 }
+
+const void *rk_table_stored_row(const struct rk_table *table, uint64_t row)
+{
+    return (const void *)(base_of(table, row) + row * table->row_bytes);
+}

@@ -259,6 +259,14 @@ void rk_mapped_file_advise_random(const struct rk_mapped_file *file)
         madvise(file->data, file->bytes, MADV_RANDOM);
 }
 
+void rk_mapped_file_forget(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t first = (offset + page - 1) / page * page, end = (offset + bytes) / page * page;
+    if (first < end)
+        madvise((char *)file->data + first, end - first, MADV_DONTNEED);
+}
+
 enum rk_status rk_mapped_file_hash(const struct rk_mapped_file *file, rk_hash_progress_fn *progress, void *context,
                                    uint64_t *hash)
 {

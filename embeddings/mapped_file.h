@@ -32,6 +32,10 @@ void rk_mapped_file_mark_damaged(struct rk_mapped_file *file);
  * neighbours. */
 void rk_mapped_file_advise_random(const struct rk_mapped_file *file);
 
+/* Gives back the pages that lie wholly within [offset, offset + bytes): the next read fetches them again. For those who
+ * read a file once, from one end to the other. */
+void rk_mapped_file_forget(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes);
+
 /* XXH3-64 of the whole file. progress, when not NULL, is called about every 64 MiB with the bytes hashed since its last
  * call and may return false to stop early (RK_CANCELLED). Reads through the mapping: RK_CORRUPT when the file is
  * damaged, before or meanwhile. */

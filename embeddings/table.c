@@ -129,3 +129,17 @@ bool rk_table_damaged(const struct rk_table *table)
             return true;
     return table->kept_file != NULL && rk_mapped_file_damaged(table->kept_file);
 }
+
+void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t count)
+{
+    const struct rk_table_spec *spec = table->spec;
+    for (uint32_t s = 0; table->copies == NULL && s < spec->num_shards; s++) {
+        const struct rk_shard_spec *shard = &spec->shards[s];
+        const uint64_t end = first + count, shard_end = shard->first_row + shard->num_rows;
+        const uint64_t from = first > shard->first_row ? first : shard->first_row,
+                       to = end < shard_end ? end : shard_end;
+        if (from < to)
+            rk_mapped_file_forget(table->files[s], (from - shard->first_row) * table->row_bytes,
+                                  (to - from) * table->row_bytes);
+    }
+}

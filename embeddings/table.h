@@ -60,6 +60,9 @@ static inline uint64_t rk_table_spec_stored_rows(const struct rk_table_spec *spe
     return spec->kept.file != NULL ? spec->kept.num_rows + 1 : spec->num_embeddings;
 }
 
+/* Bytes of its files: stored rows, and which rows are kept. */
+uint64_t rk_table_spec_bytes(const struct rk_table_spec *spec);
+
 struct rk_table;
 
 /* Everything about a spec that needs no files: formats, sizes without overflow, the default row, shards that follow one
@@ -92,6 +95,12 @@ struct rk_mapped_file *rk_table_file(const struct rk_table *table, uint32_t shar
 struct rk_mapped_file *rk_table_kept_file(const struct rk_table *table); /* NULL: the table keeps all rows */
 /* True once one of its files is known to be damaged, whether rows are read from them or from copies. */
 bool rk_table_damaged(const struct rk_table *table);
+
+/* Rows by their place in the files, for those who go through all of them: of a pruned table the kept ones in order,
+ * then the one that stands for the others. rk_table_forget gives the pages of some rows back, until they are read
+ * again. */
+const void *rk_table_stored_row(const struct rk_table *table, uint64_t row);
+void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t count);
 
 /* What to do with an id outside the table; false when it is to be rejected. *out_of_range grows by one. */
 bool rk_table_resolve_outside(const struct rk_table_spec *spec, int64_t *id, uint64_t *out_of_range);

@@ -2,6 +2,7 @@
  * over plain data, for any thread. */
 #include <string.h>
 
+#include "embeddings/kept.h"
 #include "embeddings/table.h"
 #include "quant/base/checked.h"
 
@@ -120,4 +121,11 @@ bool rk_table_resolve_outside(const struct rk_table_spec *spec, int64_t *id, uin
     default:
         return false;
     }
+}
+
+uint64_t rk_table_spec_bytes(const struct rk_table_spec *spec)
+{
+    const uint64_t rows = rk_table_spec_stored_rows(spec) * rk_row_bytes(spec->format, spec->embedding_dim);
+    return spec->kept.file == NULL ? rows
+                                   : rows + rk_kept_num_blocks(spec->num_embeddings) * sizeof(struct rk_kept_block);
 }

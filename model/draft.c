@@ -11,6 +11,45 @@
 #include "model/package.h"
 #include "quant/base/checked.h"
 
+static enum rk_status no_memory_for_shards(const struct rk_table_spec *table, struct rk_error *error)
+{
+    return rk_error_set(error, RK_NO_MEMORY, "out of memory for the shards of table '%.128s'", table->name);
+}
+
+enum rk_status rk_draft_cut_shards(struct rk_table_spec *table, uint32_t t, const struct rk_shard_limits *limits,
+                                   struct rk_arena *arena, struct rk_error *error)
+{
+    const uint64_t num_rows = rk_table_spec_stored_rows(table),
+                   row_bytes = rk_row_bytes(table->format, table->embedding_dim);
+    uint64_t shard_rows = limits->max_bytes / row_bytes;
+    if (shard_rows > limits->max_rows)
+        shard_rows = limits->max_rows;
+    if (shard_rows == 0)
+        shard_rows = 1;
+    const uint64_t count = (num_rows - 1) / shard_rows + 1;
+    if (count > RK_MAX_SHARDS)
+        return rk_error_set(
+            error, RK_INVALID,
+            "table '%.128s' would be cut into %llu shards, at most %u are possible: raise the shard limit", table->name,
+            (unsigned long long)count, RK_MAX_SHARDS);
+    struct rk_shard_spec *shards = rk_arena_array(arena, count, sizeof *shards);
+    if (shards == NULL)
+        return no_memory_for_shards(table, error);
+    for (uint64_t s = 0; s < count; s++) {
+        const uint64_t first = s * shard_rows, left = num_rows - first;
+        shards[s] = (struct rk_shard_spec){
+            .file = rk_arena_printf(arena, "table-%03u.shard-%04u.rows", t, (unsigned)s),
+            .first_row = first,
+            .num_rows = left < shard_rows ? left : shard_rows,
+        };
+        if (shards[s].file == NULL)
+            return no_memory_for_shards(table, error);
+    }
+    table->shards = shards;
+    table->num_shards = (uint32_t)count;
+    return RK_OK;
+}
+
 struct drafting {
     const struct rk_config *config;
     const char *config_file, *weights_file;
@@ -185,38 +224,6 @@ static enum rk_status draft_cross(struct drafting *d)
     return RK_OK;
 }
 
-static enum rk_status cut_shards(struct drafting *d, uint32_t t, const struct rk_shard_limits *limits)
-{
-    struct rk_table_spec *table = &d->draft->tables[t];
-    uint64_t row_bytes = rk_row_bytes(table->format, table->embedding_dim), shard_rows = limits->max_bytes / row_bytes;
-    if (shard_rows > limits->max_rows)
-        shard_rows = limits->max_rows;
-    if (shard_rows == 0)
-        shard_rows = 1;
-    uint64_t count = (table->num_embeddings - 1) / shard_rows + 1;
-    if (count > RK_MAX_SHARDS)
-        return rk_error_set(
-            d->error, RK_INVALID,
-            "table '%.128s' would be cut into %llu shards, at most %u are possible: raise the shard limit", table->name,
-            (unsigned long long)count, RK_MAX_SHARDS);
-    struct rk_shard_spec *shards = rk_arena_array(d->arena, count, sizeof *shards);
-    if (shards == NULL)
-        return out_of_memory(d);
-    for (uint64_t s = 0; s < count; s++) {
-        uint64_t first = s * shard_rows, left = table->num_embeddings - first;
-        shards[s] = (struct rk_shard_spec){
-            .file = rk_arena_printf(d->arena, "table-%03u.shard-%04u.rows", t, (unsigned)s),
-            .first_row = first,
-            .num_rows = left < shard_rows ? left : shard_rows,
-        };
-        if (shards[s].file == NULL)
-            return out_of_memory(d);
-    }
-    table->shards = shards;
-    table->num_shards = (uint32_t)count;
-    return RK_OK;
-}
-
 /* Finds the tensor that holds a table's rows: numbers, or rows of the table's format ready-made. */
 static enum rk_status find_rows(const struct drafting *d, const char *field, const char *name,
                                 const struct rk_table_spec *table, enum rk_row_layout layout,
@@ -270,7 +277,7 @@ static enum rk_status draft_tables(struct drafting *d, const struct rk_shard_lim
         const struct rk_tensor *tensor;
         enum rk_status status = find_rows(d, field, config->table_tensors[t], table, config->table_layouts[t], &tensor);
         if (status == RK_OK)
-            status = cut_shards(d, t, limits);
+            status = rk_draft_cut_shards(&d->draft->tables[t], t, limits, d->arena, d->error);
         if (status != RK_OK)
             return status;
         d->draft->tensors[d->draft->num_tensors++] = (struct rk_draft_tensor){.source = tensor,

@@ -28,7 +28,8 @@ struct rk_draft_tensor {
     uint64_t rows, columns;
     struct rk_tensor_spec *place; /* towers: its shape and offset in the weights file; NULL for a table */
     uint32_t table;
-    enum rk_row_layout layout; /* other than RK_LAYOUT_NUMBERS: the source has rows of the table's format */
+    enum rk_dense_format format; /* towers: of the elements that the packer asks for */
+    enum rk_row_layout layout;   /* other than RK_LAYOUT_NUMBERS: the source has rows of the table's format */
 };
 
 struct rk_draft {
@@ -41,6 +42,11 @@ struct rk_draft {
 struct rk_shard_limits {
     uint64_t max_rows, max_bytes; /* of one file of rows; at least one row goes into each */
 };
+#define RK_SHARD_BYTES ((uint64_t)64 << 30) /* max_bytes where nobody says otherwise */
+
+/* Cuts the stored rows of table number t into shards, in the arena. */
+enum rk_status rk_draft_cut_shards(struct rk_table_spec *table, uint32_t t, const struct rk_shard_limits *limits,
+                                   struct rk_arena *arena, struct rk_error *error);
 
 /* Finds every tensor that the config names, checks shapes, lays out the weights file and the shards, and checks the
  * whole spec. Everything is in the arena. `config_file` and `weights_file` are for error texts, which name the field,

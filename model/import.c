@@ -23,8 +23,9 @@ struct importing {
 };
 
 static enum rk_status read_tensor(void *context, const struct rk_draft_tensor *tensor, uint64_t first, uint64_t count,
-                                  float *values, struct rk_error *error)
+                                  void *elements, struct rk_error *error)
 {
+    float *values = elements;
     const struct importing *import = context;
     uint64_t done = rk_tensor_read(tensor->source, first, count, values);
     if (rk_safetensors_damaged(import->weights))

@@ -4,8 +4,7 @@
 
 #include "model/pack.h"
 
-#define RK_IMPORT_SHARD_BYTES ((uint64_t)64 << 30)
-#define RK_IMPORT_GOLDEN      8u
+#define RK_IMPORT_GOLDEN 8u
 
 struct rk_import_options {
     const char *config, *weights, *output; /* weights: a .safetensors file or a .safetensors.index.json */
@@ -20,7 +19,7 @@ struct rk_import_options {
 
 /* What a zeroed struct should hold before the caller sets the rest. */
 #define RK_IMPORT_OPTIONS_DEFAULT                                                                                      \
-    ((struct rk_import_options){.shards = {.max_rows = UINT64_MAX, .max_bytes = RK_IMPORT_SHARD_BYTES},                \
+    ((struct rk_import_options){.shards = {.max_rows = UINT64_MAX, .max_bytes = RK_SHARD_BYTES},                       \
                                 .num_golden = RK_IMPORT_GOLDEN})
 
 enum rk_status rk_import(const struct rk_import_options *options, struct rk_error *error);

@@ -177,10 +177,7 @@ static enum rk_status map_files(struct rk_model *model, int dir_fd, struct rk_er
         status = rk_table_open(&spec->tables[t], dir_fd, NULL, &model->tables[t], error);
         if (status != RK_OK)
             return status;
-        model->bytes += rk_table_spec_stored_rows(&spec->tables[t]) *
-                        rk_row_bytes(spec->tables[t].format, spec->tables[t].embedding_dim);
-        if (spec->tables[t].kept.file != NULL)
-            model->bytes += rk_mapped_file_bytes(rk_table_kept_file(model->tables[t]));
+        model->bytes += rk_table_spec_bytes(&spec->tables[t]);
     }
     return RK_OK;
 }
@@ -328,6 +325,11 @@ void rk_model_close(struct rk_model *model)
     rk_mapped_file_close(model->weights);
     rk_arena_deinit(&model->arena);
     free(model);
+}
+
+const struct rk_manifest *rk_model_manifest(const struct rk_model *model)
+{
+    return &model->manifest;
 }
 
 const struct rk_model_spec *rk_model_spec_of(const struct rk_model *model)

@@ -11,6 +11,9 @@
 enum rk_status rk_model_open_draft(int dir_fd, const struct rk_model_spec *spec, struct rk_model **model,
                                    struct rk_error *error);
 
+/* What the package's manifest says; of a draft, nothing. */
+const struct rk_manifest *rk_model_manifest(const struct rk_model *model);
+
 /* The result of the golden replay at open. */
 struct rk_golden_result {
     uint32_t num_requests;

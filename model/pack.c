@@ -11,13 +11,12 @@
 #include "model/model_open.h"
 #include "model/package.h"
 
-#define CHUNK_BYTES    (4u << 20)
-#define CHUNK_ELEMENTS (CHUNK_BYTES / sizeof(float))
+#define CHUNK_BYTES (4u << 20)
 
 struct packing {
     const struct rk_pack_job *job;
     struct rk_package_writer *writer;
-    float *chunk; /* [CHUNK_ELEMENTS] */
+    void *chunk; /* [CHUNK_BYTES] */
     uint64_t done, total;
     struct rk_error *error;
 };
@@ -33,12 +32,13 @@ static enum rk_status report(struct packing *p, const char *what)
 static enum rk_status copy_elements(struct packing *p, const struct rk_draft_tensor *tensor, uint64_t first,
                                     uint64_t count)
 {
+    const uint64_t element_bytes = rk_dense_element_bytes(tensor->format), most = CHUNK_BYTES / element_bytes;
     while (count > 0) {
-        uint64_t now = count < CHUNK_ELEMENTS ? count : CHUNK_ELEMENTS;
+        uint64_t now = count < most ? count : most;
         enum rk_status status = p->job->read(p->job->read_context, tensor, first, now, p->chunk, p->error);
         if (status == RK_OK)
-            status = rk_package_write(p->writer, p->chunk, now * sizeof(float), p->error);
-        p->done += now * sizeof(float);
+            status = rk_package_write(p->writer, p->chunk, now * element_bytes, p->error);
+        p->done += now * element_bytes;
         if (status == RK_OK)
             status = report(p, "writing rows and weights");
         if (status != RK_OK)
@@ -83,7 +83,7 @@ static enum rk_status write_towers(struct packing *p)
         status = rk_package_write(p->writer, zeros, tensor->place->offset - end, p->error);
         if (status == RK_OK)
             status = copy_elements(p, tensor, 0, tensor->rows * tensor->columns);
-        end = tensor->place->offset + tensor->rows * tensor->columns * sizeof(float);
+        end = tensor->place->offset + tensor->rows * tensor->columns * rk_dense_element_bytes(tensor->format);
     }
     if (status != RK_OK)
         return status;
@@ -93,7 +93,7 @@ static enum rk_status write_towers(struct packing *p)
 static enum rk_status write_table(struct packing *p, const struct rk_draft_tensor *tensor)
 {
     /* The draft owns its shards; only a finished spec is constant. */
-    const struct rk_table_spec *table = &p->job->draft->tables[tensor->table];
+    struct rk_table_spec *table = &p->job->draft->tables[tensor->table];
     struct rk_shard_spec *shards = (struct rk_shard_spec *)table->shards;
     for (uint32_t s = 0; s < table->num_shards; s++) {
         uint64_t bytes;
@@ -108,7 +108,13 @@ static enum rk_status write_table(struct packing *p, const struct rk_draft_tenso
         if (status != RK_OK)
             return status;
     }
-    return RK_OK;
+    if (table->kept.file == NULL)
+        return RK_OK;
+    uint64_t bytes;
+    enum rk_status status = rk_package_open_file(p->writer, table->kept.file, p->error);
+    if (status == RK_OK)
+        status = p->job->write_kept(p->job->read_context, tensor->table, p->writer, p->error);
+    return status == RK_OK ? rk_package_close_file(p->writer, &bytes, &table->kept.xxh3, p->error) : status;
 }
 
 static enum rk_status write_file(struct packing *p, const char *name, const void *data, size_t bytes,
@@ -179,7 +185,7 @@ static enum rk_status write_manifest(struct packing *p, struct rk_manifest *mani
 static uint64_t written_bytes(const struct rk_draft *draft, const struct rk_draft_tensor *tensor)
 {
     const struct rk_table_spec *table = &draft->tables[tensor->table];
-    return tensor->place != NULL ? tensor->rows * tensor->columns * sizeof(float)
+    return tensor->place != NULL ? tensor->rows * tensor->columns * rk_dense_element_bytes(tensor->format)
                                  : tensor->rows * rk_row_bytes(table->format, table->embedding_dim);
 }
 

@@ -259,9 +259,10 @@ static enum rk_status describe(struct synth *s, struct rk_error *error)
 }
 
 static enum rk_status generate(void *context, const struct rk_draft_tensor *tensor, uint64_t first, uint64_t count,
-                               float *values, struct rk_error *error)
+                               void *elements, struct rk_error *error)
 {
     const struct synth *s = context;
+    float *values = elements;
     (void)error;
     size_t which = (size_t)(tensor->source - s->tensors);
     struct rk_random mixed = {.state = s->options->seed};

@@ -7,6 +7,7 @@
 int command_import(const struct cli_arguments *arguments);
 int command_inspect(const struct cli_arguments *arguments);
 int command_verify(const struct cli_arguments *arguments);
+int command_quantize(const struct cli_arguments *arguments);
 int command_score(const struct cli_arguments *arguments);
 int command_eval(const struct cli_arguments *arguments);
 int command_synth(const struct cli_arguments *arguments);

@@ -22,6 +22,10 @@ static const char *const eval_examples[] = {
     "rankpack eval models/steam/1 models/steam/2 --requests requests.jsonl --expected expected.jsonl",
     "rankpack eval fp32/1 int8/1 int4/1 --requests requests.jsonl --expected expected.jsonl --plot eval.svg",
     "rankpack eval models/steam/1 models/steam/2 --requests requests.jsonl --json", NULL};
+static const char *const quantize_examples[] = {
+    "rankpack quantize models/steam/1 --rows int8 --towers int8 --output models/steam/2",
+    "rankpack quantize models/steam/1 --rows 'user=int8,*=int4' --towers top=int8 --output models/steam/2",
+    "rankpack quantize models/steam/1 --plan plan.json --calibrate requests.jsonl --output models/steam/2", NULL};
 static const char *const synth_examples[] = {
     "rankpack synth --shape dlrm-26x128 --max-rows 100000 --output models/synth/1",
     "rankpack synth --shape mlperf-dlrm-dcnv2 --max-rows 1000000 --output models/mlperf/1 \\\n"
@@ -87,6 +91,21 @@ const struct cli_command rankpack_commands[] = {
                  OPTION("head", "NAME", "the head that --top sorts by (the first)"),
                  OPTION("expected", "FILE",
                         "compare with these scores instead of printing; AUC per head if they have labels")}},
+    {.name = "quantize",
+     .operand = "MODEL_DIR",
+     .summary = "make the same model in smaller number formats",
+     .examples = quantize_examples,
+     .run = command_quantize,
+     .options = {REQUIRED("output", "DIR", "the package to make"),
+                 OPTION("rows", "FORMATS", "of the tables: one for all, or TABLE=FORMAT,... with shell patterns"),
+                 OPTION("towers", "FORMATS", "fp32, bf16 or int8: one for all, or bottom=..,interaction=..,top=.."),
+                 OPTION("plan", "FILE", "formats and kept rows from a plan, instead of --rows and --towers"),
+                 OPTION("calibrate", "FILE",
+                        "JSON lines: int8 layers get the input ranges seen in these requests, lowest to highest; "
+                        "left out: each row finds its own range"),
+                 OPTION("shard-bytes", "BYTES", "cut tables into files of at most so many bytes (as the source)"),
+                 OPTION("shard-rows", "N", "cut tables into files of at most so many rows"),
+                 FLAG("json", "print JSON")}},
     {.name = "eval",
      .operand = "MODEL_DIR",
      .many_operands = true,

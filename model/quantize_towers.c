@@ -1,0 +1,116 @@
+/* Towers in new formats: first the spec (formats, ranges, offsets), then the bytes. Towers are small beside tables, so
+ * the whole weights file is made in memory. One thread. */
+#include "model/quantize_towers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/package.h"
+
+/* The plan's part that a layer belongs to. */
+static enum rk_plan_part part_of(enum rk_stage stage)
+{
+    return stage == RK_STAGE_BOTTOM ? RK_PART_BOTTOM : stage == RK_STAGE_TOP ? RK_PART_TOP : RK_PART_INTERACTION;
+}
+
+static bool copy_mlp(struct rk_mlp_spec *mlp, struct rk_arena *arena)
+{
+    struct rk_linear_spec *layers = rk_arena_array(arena, (size_t)mlp->num_layers + 1, sizeof *layers);
+    if (layers == NULL)
+        return false;
+    if (mlp->num_layers > 0)
+        memcpy(layers, mlp->layers, mlp->num_layers * sizeof *layers);
+    mlp->layers = layers;
+    return true;
+}
+
+static bool copy_cross(struct rk_interaction_spec *interaction, struct rk_arena *arena)
+{
+    struct rk_cross_spec *cross = rk_arena_array(arena, (size_t)interaction->num_cross + 1, sizeof *cross);
+    if (cross == NULL)
+        return false;
+    if (interaction->num_cross > 0)
+        memcpy(cross, interaction->cross, interaction->num_cross * sizeof *cross);
+    interaction->cross = cross;
+    return true;
+}
+
+/* Tensors follow one another at multiples of 64 bytes. */
+static void lay_out(struct rk_model_spec *spec)
+{
+    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
+    const size_t count = rk_model_spec_tensors(spec, uses);
+    uint64_t end = 0;
+    for (size_t i = 0; i < count; i++) {
+        /* The layers are this file's own copies; only a finished spec is constant. */
+        struct rk_tensor_spec *tensor = (struct rk_tensor_spec *)uses[i].tensor;
+        tensor->offset = (end + RK_WEIGHTS_ALIGNMENT - 1) / RK_WEIGHTS_ALIGNMENT * RK_WEIGHTS_ALIGNMENT;
+        end = tensor->offset + uses[i].bytes;
+    }
+    spec->weights_bytes = end;
+}
+
+enum rk_status rk_quantize_layers(const struct rk_plan *plan, const struct rk_input_ranges *ranges,
+                                  struct rk_arena *arena, struct rk_model_spec *spec, struct rk_error *error)
+{
+    if (!copy_mlp(&spec->bottom, arena) || !copy_mlp(&spec->top, arena) || !copy_cross(&spec->interaction, arena))
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for the layers of model '%s'", spec->name);
+    if (spec->interaction.op == RK_INTERACTION_DOT && plan->parts[RK_PART_INTERACTION].has_format)
+        spec->interaction.format = plan->parts[RK_PART_INTERACTION].format;
+    struct rk_layer_use uses[RK_MAX_LAYER_USES];
+    const size_t count = rk_model_spec_layers(spec, uses);
+    for (size_t l = 0; l < count; l++) {
+        struct rk_linear_spec *layer = (struct rk_linear_spec *)uses[l].layer;
+        const struct rk_part_plan *part = &plan->parts[part_of(uses[l].stage)];
+        if (!part->has_format || part->format == layer->format)
+            continue;
+        if (layer->format != RK_DENSE_F32)
+            return rk_error_set(error, RK_INVALID,
+                                "the %s layers are %s already and can't become %s: quantise the fp32 model instead",
+                                rk_plan_part_name(part_of(uses[l].stage)), rk_dense_format_name(layer->format),
+                                rk_dense_format_name(part->format));
+        layer->format = part->format;
+        if (part->format != RK_DENSE_INT8)
+            continue;
+        layer->scale = (struct rk_tensor_spec){.rows = 1, .columns = layer->weight.rows};
+        layer->calibrated = ranges != NULL;
+        if (ranges != NULL) {
+            layer->low = ranges->layers[l].low;
+            layer->high = ranges->layers[l].high;
+        }
+    }
+    lay_out(spec);
+    return RK_OK;
+}
+
+static void put_layer(const struct rk_linear_spec *from, const unsigned char *source, const struct rk_linear_spec *to,
+                      unsigned char *image)
+{
+    const size_t rows = to->weight.rows, columns = to->weight.columns;
+    const void *weight = source + from->weight.offset;
+    if (to->bias.rows > 0)
+        memcpy(image + to->bias.offset, source + from->bias.offset, (size_t)to->bias.columns * sizeof(float));
+    if (to->format != from->format) {
+        rk_dense_encode(to->format, weight, rows, columns, image + to->weight.offset,
+                        to->format == RK_DENSE_INT8 ? (float *)(image + to->scale.offset) : NULL);
+        return;
+    }
+    memcpy(image + to->weight.offset, weight, rows * columns * rk_dense_element_bytes(to->format));
+    if (to->format == RK_DENSE_INT8)
+        memcpy(image + to->scale.offset, source + from->scale.offset, rows * sizeof(float));
+}
+
+enum rk_status rk_quantize_weights(const struct rk_model *model, const struct rk_model_spec *to, unsigned char **image,
+                                   struct rk_error *error)
+{
+    struct rk_layer_use before[RK_MAX_LAYER_USES], after[RK_MAX_LAYER_USES];
+    const size_t count = rk_model_spec_layers(rk_model_spec_of(model), before);
+    rk_model_spec_layers(to, after);
+    *image = calloc(1, to->weights_bytes);
+    if (*image == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory: the towers take %llu bytes",
+                            (unsigned long long)to->weights_bytes);
+    for (size_t l = 0; l < count; l++)
+        put_layer(before[l].layer, rk_model_weights(model), after[l].layer, *image);
+    return RK_OK;
+}
