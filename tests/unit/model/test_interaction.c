@@ -24,7 +24,7 @@ static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum
         .context_dense = x_of_candidate ? 0 : DIM,
         .candidate_dense = x_of_candidate ? DIM : 0,
         .num_tables = 1,
-        .tables = {{4, DIM, 1, 0, 0}},
+        .tables = {{.rows = 4, .dim = DIM}},
         .num_features = 3,
         .features = {{.side = RK_SIDE_CONTEXT}, {.side = RK_SIDE_CANDIDATE}, {.side = RK_SIDE_CONTEXT}},
         .num_heads = 1,
