@@ -10,20 +10,47 @@ static int by_logit(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+#define NO_GROUP RK_METRICS_GROUPS
+
+/* Of sorted samples, those of one group left out. */
+static double sorted_auc(const struct rk_scored *samples, size_t count, uint32_t without)
+{
+    double rank_sum = 0; /* of the positives; equal scores share the mean of their ranks */
+    size_t positives = 0, ranked = 0;
+    for (size_t begin = 0, end; begin < count; begin = end) {
+        size_t tied = 0, tied_positives = 0;
+        for (end = begin; end < count && !(samples[end].logit > samples[begin].logit); end++) {
+            const bool counts = samples[end].group != without;
+            tied += counts;
+            tied_positives += counts && samples[end].positive;
+        }
+        rank_sum += (double)tied_positives * ((double)ranked + (double)(tied + 1) / 2);
+        positives += tied_positives;
+        ranked += tied;
+    }
+    const double negatives = (double)(ranked - positives);
+    return (rank_sum - (double)positives * ((double)positives + 1) / 2) / ((double)positives * negatives);
+}
+
 double rk_metric_auc(struct rk_scored *samples, size_t count)
 {
     qsort(samples, count, sizeof *samples, by_logit);
-    double rank_sum = 0; /* of the positives; equal scores share the mean of their ranks */
-    size_t positives = 0;
-    for (size_t begin = 0, end; begin < count; begin = end) {
-        size_t tied_positives = 0;
-        for (end = begin; end < count && !(samples[end].logit > samples[begin].logit); end++)
-            tied_positives += samples[end].positive;
-        rank_sum += (double)tied_positives * ((double)(begin + end + 1) / 2);
-        positives += tied_positives;
+    return sorted_auc(samples, count, NO_GROUP);
+}
+
+double rk_metric_auc_loss_error(const struct rk_head_metrics *before, const struct rk_head_metrics *after)
+{
+    const double groups = (double)before->num_groups;
+    double mean = 0, squares = 0;
+    if (before->num_groups < 2)
+        return NAN;
+    for (uint32_t g = 0; g < before->num_groups; g++)
+        mean += (before->auc_without[g] - after->auc_without[g]) / groups;
+    for (uint32_t g = 0; g < before->num_groups; g++) {
+        const double off = before->auc_without[g] - after->auc_without[g] - mean;
+        squares += off * off;
     }
-    const double negatives = (double)(count - positives);
-    return (rank_sum - (double)positives * ((double)positives + 1) / 2) / ((double)positives * negatives);
+    return sqrt((groups - 1) / groups * squares);
 }
 
 double rk_metric_normalised_entropy(const struct rk_scored *samples, size_t count)
@@ -103,10 +130,13 @@ static void measure_head(const struct rk_score_list *truth, const struct rk_scor
         c->truths[i] = truth->logits[at];
         c->errors[i] = fabs(c->logits[i] - c->truths[i]);
         squares += c->errors[i] * c->errors[i];
-        c->samples[i] = (struct rk_scored){(float)scores->logits[at], truth->labels[at]};
+        c->samples[i] = (struct rk_scored){.logit = (float)scores->logits[at], .positive = truth->labels[at]};
     }
+    const uint32_t groups = truth->num_requests < RK_METRICS_GROUPS ? (uint32_t)truth->num_requests : RK_METRICS_GROUPS;
     for (size_t r = 0; r < truth->num_requests; r++) {
         const size_t first = truth->first[r];
+        for (size_t i = first; i < truth->first[r + 1]; i++)
+            c->samples[i].group = (uint8_t)(r % groups);
         overlap += rk_metric_top_overlap(c->logits + first, c->truths + first, truth->first[r + 1] - first,
                                          RK_METRICS_TOP, c->places);
     }
@@ -116,7 +146,10 @@ static void measure_head(const struct rk_score_list *truth, const struct rk_scor
         .mean_squared_error = squares / (double)count,
         .p999_error = rk_metric_percentile(c->errors, count, 99.9),
         .top_overlap = overlap / (double)truth->num_requests,
+        .num_groups = groups,
     };
+    for (uint32_t g = 0; g < groups; g++) /* the AUC has sorted the samples */
+        metrics->auc_without[g] = truth->labelled ? sorted_auc(c->samples, count, g) : NAN;
     metrics->largest_error = c->errors[count - 1]; /* the percentile has sorted them */
 }
 

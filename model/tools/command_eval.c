@@ -165,7 +165,7 @@ static void print_head(const struct evaluation *e, uint32_t head, int name_width
     const struct rk_head_metrics *base = &e->models[e->baseline].heads[head];
     printf("\nhead %s\n%-*s  %10s  %7s", e->heads[head], name_width, "model", "size", "smaller");
     if (e->truth.labelled)
-        printf("  %8s  %9s  %8s  %9s", "AUC", "AUC loss", "NE", "NE loss");
+        printf("  %8s  %9s  %8s  %8s  %9s", "AUC", "AUC loss", "+-", "NE", "NE loss");
     printf("  %10s  %10s  %7s\n", "max error", "p99.9", "top 10");
     for (uint32_t m = 0; m < e->num_models; m++) {
         const struct evaluated *model = &e->models[m];
@@ -174,6 +174,7 @@ static void print_head(const struct evaluation *e, uint32_t head, int name_width
         if (e->truth.labelled) {
             print_number("  %8.5f", 8, figures->auc);
             print_number("  %+9.5f", 9, m == e->baseline ? NAN : base->auc - figures->auc);
+            print_number("  %8.5f", 8, m == e->baseline ? NAN : rk_metric_auc_loss_error(base, figures));
             print_number("  %8.5f", 8, figures->normalised_entropy);
             print_number("  %+9.5f", 9,
                          m == e->baseline ? NAN : figures->normalised_entropy - base->normalised_entropy);
@@ -191,7 +192,8 @@ static void print_text(const struct evaluation *e)
             name_width = (int)strlen(e->models[m].path);
     printf("requests   %zu with %zu candidates, %s\n", e->truth.num_requests, e->truth.num_candidates,
            e->truth.labelled ? "labelled" : "without labels: AUC and normalised entropy (NE) are left out");
-    printf("baseline   %s: sizes and losses are relative to it\n", baseline);
+    printf("baseline   %s: sizes and losses are relative to it%s\n", baseline,
+           e->truth.labelled ? "; +- is the standard error of the AUC loss" : "");
     printf("errors     of logits, and shared top 10, against %s\n", e->expected != NULL ? e->expected : baseline);
     for (uint32_t h = 0; h < e->num_heads; h++)
         print_head(e, h, name_width);
@@ -212,15 +214,15 @@ static void print_json(const struct evaluation *e)
         json_t *heads = json_array();
         for (uint32_t h = 0; h < e->num_heads; h++) {
             const struct rk_head_metrics *figures = &model->heads[h], *base = &e->models[e->baseline].heads[h];
-            json_array_append_new(heads,
-                                  json_pack("{s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f}", "name", e->heads[h], "auc",
-                                            number_or_null(figures->auc), "auc_loss",
-                                            number_or_null(base->auc - figures->auc), "normalised_entropy",
-                                            number_or_null(figures->normalised_entropy), "normalised_entropy_loss",
-                                            number_or_null(figures->normalised_entropy - base->normalised_entropy),
-                                            "largest_error", figures->largest_error, "p999_error", figures->p999_error,
-                                            "mean_squared_error", figures->mean_squared_error, "top_10_overlap",
-                                            figures->top_overlap));
+            json_array_append_new(
+                heads,
+                json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:f}", "name", e->heads[h], "auc",
+                          number_or_null(figures->auc), "auc_loss", number_or_null(base->auc - figures->auc),
+                          "auc_loss_error", number_or_null(rk_metric_auc_loss_error(base, figures)),
+                          "normalised_entropy", number_or_null(figures->normalised_entropy), "normalised_entropy_loss",
+                          number_or_null(figures->normalised_entropy - base->normalised_entropy), "largest_error",
+                          figures->largest_error, "p999_error", figures->p999_error, "mean_squared_error",
+                          figures->mean_squared_error, "top_10_overlap", figures->top_overlap));
         }
         json_array_append_new(models,
                               json_pack("{s:s, s:I, s:I, s:I, s:f, s:o}", "path", model->path, "bytes",
@@ -240,28 +242,37 @@ static void print_json(const struct evaluation *e)
 
 /* ---- the plot ---- */
 
-/* How many bytes of directories all paths begin with. */
-static size_t shared_directories(const struct evaluation *e)
+/* How many bytes of directories all paths begin with, and with how many they end ("/1"). */
+static void find_shared(const struct evaluation *e, size_t *before, size_t *behind)
 {
     const char *first = e->models[0].path, *slash = strrchr(first, '/');
-    size_t shared = slash != NULL ? (size_t)(slash - first) + 1 : 0;
-    for (uint32_t m = 1; m < e->num_models; m++)
-        while (shared > 0 && strncmp(first, e->models[m].path, shared) != 0)
-            for (shared--; shared > 0 && first[shared - 1] != '/'; shared--)
+    *before = slash != NULL ? (size_t)(slash - first) + 1 : 0;
+    *behind = slash != NULL && slash != first ? strlen(slash) : 0;
+    for (uint32_t m = 1; m < e->num_models; m++) {
+        const char *path = e->models[m].path, *last = strrchr(path, '/');
+        while (*before > 0 && strncmp(first, path, *before) != 0)
+            for (--*before; *before > 0 && first[*before - 1] != '/'; --*before)
                 ;
-    return shared;
+        if (last == NULL || slash == NULL || strcmp(slash, last) != 0)
+            *behind = 0;
+    }
+    for (uint32_t m = 0; m < e->num_models; m++)
+        if (strlen(e->models[m].path) <= *before + *behind)
+            *behind = 0; /* nothing would be left */
 }
 
 static enum rk_status plot(const struct evaluation *e, const char *path, struct rk_error *error)
 {
-    const size_t shared = shared_directories(e);
+    size_t before, behind;
+    find_shared(e, &before, &behind);
     struct plot_point *points = calloc((size_t)e->num_heads * e->num_models, sizeof *points);
     struct plot_panel *panels = calloc(e->num_heads, sizeof *panels);
     char **labels = calloc(e->num_models, sizeof *labels);
     char subtitle[160];
     bool fine = points != NULL && panels != NULL && labels != NULL;
     for (uint32_t m = 0; fine && m < e->num_models; m++)
-        fine = asprintf(&labels[m], "%s (%.3gx)", e->models[m].path + shared, ratio_of(e, &e->models[m])) >= 0;
+        fine = asprintf(&labels[m], "%.*s (%.3gx)", (int)(strlen(e->models[m].path) - before - behind),
+                        e->models[m].path + before, ratio_of(e, &e->models[m])) >= 0;
     if (!fine) {
         rk_error_set(error, RK_NO_MEMORY, "out of memory for the plot");
         goto done;

@@ -20,8 +20,10 @@ enum {
     WIDTH = 860,
     LEFT = 96,
     RIGHT = 36,
-    TOP = 74,         /* title and subtitle */
-    PANEL = 270,      /* of a panel's frame */
+    TOP = 74,        /* title and subtitle */
+    PANEL = 270,     /* of a panel's frame, */
+    FEW_POINTS = 10, /* with so many points; PER_POINT more for each further one */
+    PER_POINT = 12,
     PANEL_TITLE = 34, /* above each frame */
     BOTTOM = 62,
     FONT = 12,
@@ -163,22 +165,22 @@ static double covered(const struct box *label, const struct box *boxes, size_t n
     return sum;
 }
 
+/* Beside the dot, above or below it, or on such a side and some lines higher or lower. */
 static struct box place_label(const char *text, double x, double y, const struct box *boxes, size_t num_boxes,
                               const struct box *frame)
 {
     const double width = text_width(text), height = FONT + 3;
     struct box best = {0};
     double least = INFINITY;
-    for (int ring = 0; ring < 9; ring++) {
-        const double away = RADIUS + 4 + 11 * ring;
-        for (int turn = 0; turn < 8; turn++) {
-            /* right, left, above, below, then the corners */
-            static const double across[8] = {1, -1, 0, 0, 1, 1, -1, -1}, down[8] = {0, 0, -1, 1, -1, 1, -1, 1};
-            const double middle_x = x + across[turn] * (away + width / 2),
-                         middle_y = y + down[turn] * (away + height / 2);
+    for (int line = 0; line < 2 * (int)((frame->bottom - frame->top) / height); line++) {
+        const int away = (line + 1) / 2, sign = line % 2 == 0 ? 1 : -1;
+        for (int side = 0; side < 3; side++) { /* right, left, over or under */
+            static const double across[3] = {1, -1, 0};
+            const double middle_x = x + across[side] * (RADIUS + 4 + 2 * away + width / 2);
+            const double middle_y = y + sign * away * height * (side == 2 ? 1.1 : 0.9);
             const struct box box = {middle_x - width / 2, middle_y - height / 2, middle_x + width / 2,
                                     middle_y + height / 2};
-            const double cost = covered(&box, boxes, num_boxes, frame) + 0.4 * ring + 0.02 * turn;
+            const double cost = covered(&box, boxes, num_boxes, frame) + 0.4 * away + 0.02 * side;
             if (cost < least) {
                 least = cost;
                 best = box;
@@ -254,6 +256,7 @@ static void print_points(FILE *out, const struct plot_panel *panel, size_t num_p
         if (!isnan(panel->points[i].y))
             boxes[num_boxes++] = (struct box){at_x - r, at_y - r, at_x + r, at_y + r};
     }
+    const size_t num_dots = num_boxes;
     for (size_t i = 0; i < num_points; i++) {
         const struct plot_point *point = &panel->points[i];
         if (isnan(point->y))
@@ -262,30 +265,38 @@ static void print_points(FILE *out, const struct plot_panel *panel, size_t num_p
         const struct box label = place_label(point->label, at_x, at_y, boxes, num_boxes, frame);
         boxes[num_boxes++] = label;
         print_leader(out, at_x, at_y, &label);
-        fprintf(out, "<rect class=\"paper\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", label.left,
-                label.top, label.right - label.left, label.bottom - label.top); /* no lines through the words */
-        if (label.left > at_x)
-            print_label(out, "label", "start", label.left + 1, label.bottom - 4, point->label);
-        else if (label.right < at_x)
-            print_label(out, "label", "end", label.right - 1, label.bottom - 4, point->label);
-        else
-            print_label(out, "label", "middle", (label.left + label.right) / 2, label.bottom - 4, point->label);
     }
+    for (size_t i = num_dots; i < num_boxes; i++) /* no lines through the words */
+        fprintf(out, "<rect class=\"paper\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", boxes[i].left,
+                boxes[i].top, boxes[i].right - boxes[i].left, boxes[i].bottom - boxes[i].top);
+    size_t dot = num_dots;
     for (size_t i = 0; i < num_points; i++) {
         const struct plot_point *point = &panel->points[i];
         if (isnan(point->y))
             continue;
-        fprintf(out, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>", pixel(x, point->bytes),
-                pixel(y, point->y), RADIUS);
+        const double at_x = pixel(x, point->bytes), at_y = pixel(y, point->y);
+        const struct box *label = &boxes[dot++];
+        fprintf(out, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>", at_x, at_y, RADIUS);
         print_text(out, point->label);
         fprintf(out, ": %.0f bytes, %.6g</title></circle>\n", point->bytes, point->y);
+        if (label->left > at_x)
+            print_label(out, "label", "start", label->left + 1, label->bottom - 4, point->label);
+        else if (label->right < at_x)
+            print_label(out, "label", "end", label->right - 1, label->bottom - 4, point->label);
+        else
+            print_label(out, "label", "middle", (label->left + label->right) / 2, label->bottom - 4, point->label);
     }
+}
+
+static double panel_height(const struct plot *plot)
+{
+    return PANEL + (plot->num_points > FEW_POINTS ? (double)(plot->num_points - FEW_POINTS) * PER_POINT : 0);
 }
 
 static void print_panel(FILE *out, const struct plot *plot, const struct plot_panel *panel, double top,
                         struct box *boxes)
 {
-    const struct box frame = {LEFT, top, WIDTH - RIGHT, top + PANEL};
+    const struct box frame = {LEFT, top, WIDTH - RIGHT, top + panel_height(plot)};
     const struct box inside = {frame.left + 3, frame.top + 3, frame.right - 3, frame.bottom - 3};
     struct scale x = {.from = frame.left, .to = frame.right};
     struct scale y = {.from = frame.bottom, .to = frame.top, .linear = plot->y_linear};
@@ -307,25 +318,25 @@ static void print_panel(FILE *out, const struct plot *plot, const struct plot_pa
 
 enum rk_status plot_svg_write(const char *path, const struct plot *plot, struct rk_error *error)
 {
-    const size_t height = TOP + plot->num_panels * (PANEL_TITLE + PANEL + BOTTOM);
+    const double panel = PANEL_TITLE + panel_height(plot) + BOTTOM, height = TOP + (double)plot->num_panels * panel;
     struct box *boxes = calloc(2 * plot->num_points + 1, sizeof *boxes); /* of dots and labels */
     FILE *out = boxes != NULL ? fopen(path, "we") : NULL;
     if (out == NULL) {
         free(boxes);
         return rk_error_set(error, RK_IO, "failed to open %s: %s", path, strerror(errno));
     }
-    fprintf(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%zu\" viewBox=\"0 0 %d %zu\" role=\"img\">\n",
-        WIDTH, height, WIDTH, height);
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%.0f\" viewBox=\"0 0 %d %.0f\" "
+            "role=\"img\">\n",
+            WIDTH, height, WIDTH, height);
     print_style(out);
-    fprintf(out, "<rect class=\"paper\" width=\"%d\" height=\"%zu\"/>\n", WIDTH, height);
+    fprintf(out, "<rect class=\"paper\" width=\"%d\" height=\"%.0f\"/>\n", WIDTH, height);
     print_label(out, "title", "start", LEFT, 34, plot->title);
     print_label(out, "quiet", "start", LEFT, 56, plot->subtitle);
     for (size_t p = 0; p < plot->num_panels; p++) {
-        const double top = (double)(TOP + PANEL_TITLE) + (double)p * (PANEL_TITLE + PANEL + BOTTOM);
+        const double top = (double)(TOP + PANEL_TITLE) + (double)p * panel;
         print_panel(out, plot, &plot->panels[p], top, boxes);
-        print_label(out, "quiet", "middle", (LEFT + WIDTH - RIGHT) / 2.0, top + PANEL + 40,
+        print_label(out, "quiet", "middle", (LEFT + WIDTH - RIGHT) / 2.0, top + panel_height(plot) + 40,
                     "bytes of rows and weights (logarithmic)");
     }
     fputs("</svg>\n", out);

@@ -26,6 +26,11 @@ static const char *const quantize_examples[] = {
     "rankpack quantize models/steam/1 --rows int8 --towers int8 --output models/steam/2",
     "rankpack quantize models/steam/1 --rows 'user=int8,*=int4' --towers top=int8 --output models/steam/2",
     "rankpack quantize models/steam/1 --plan plan.json --calibrate requests.jsonl --output models/steam/2", NULL};
+static const char *const plan_examples[] = {
+    "rankpack plan models/steam/1 --requests requests.jsonl --expected expected.jsonl --max-auc-loss 0.001 \\\n"
+    "      --output plan.json",
+    "rankpack plan models/steam/1 --requests requests.jsonl --max-bytes 256K --prune --output plan.json",
+    "rankpack quantize models/steam/1 --plan plan.json --output models/steam/2", NULL};
 static const char *const synth_examples[] = {
     "rankpack synth --shape dlrm-26x128 --max-rows 100000 --output models/synth/1",
     "rankpack synth --shape mlperf-dlrm-dcnv2 --max-rows 1000000 --output models/mlperf/1 \\\n"
@@ -117,6 +122,23 @@ const struct cli_command rankpack_commands[] = {
                         "the true logits, and labels for AUC and normalised entropy; left out: the baseline's logits"),
                  OPTION("baseline", "MODEL_DIR", "the model that the others are compared with (the first)"),
                  OPTION("plot", "FILE", "draw size against accuracy into an SVG file"), FLAG("json", "print JSON")}},
+    {.name = "plan",
+     .operand = "MODEL_DIR",
+     .summary = "choose a row format for each table under a limit on AUC loss or bytes",
+     .examples = plan_examples,
+     .run = command_plan,
+     .options = {REQUIRED("requests", "FILE", "the sample: JSON lines on which everything is measured"),
+                 OPTION("expected", "FILE", "labels of these requests"),
+                 OPTION("max-auc-loss", "LOSS",
+                        "the fewest bytes with at most this loss of any head's AUC, one standard error to spare"),
+                 OPTION("max-bytes", "SIZE", "the least loss within so many bytes of rows and weights (K, M, G, T)"),
+                 OPTION("formats", "NAMES", "row formats to choose from: int8,int4 (integers, fp16 and MX)"),
+                 FLAG("prune", "drop rows that the sample does not touch; they read the mean of all dropped rows"),
+                 OPTION("holdout-requests", "FILE",
+                        "requests that decide nothing: what the plan costs on them is shown"),
+                 OPTION("holdout-expected", "FILE", "labels of these"),
+                 OPTION("towers", "FORMATS", "what the towers become: int8, or top=int8,bottom=bf16 (as they are)"),
+                 REQUIRED("output", "FILE", "the plan, for rankpack quantize --plan"), FLAG("json", "print JSON")}},
     {.name = "synth",
      .summary = "make a package, and requests, of a given shape",
      .examples = synth_examples,

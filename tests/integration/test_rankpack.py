@@ -155,7 +155,7 @@ class TestCommands(unittest.TestCase):
             self.assertIn(hint, result.stderr)
 
     def test_every_command_has_help_that_begins_with_examples(self):
-        for command in ("import", "inspect", "verify", "score", "eval", "synth"):
+        for command in ("import", "inspect", "verify", "score", "eval", "plan", "synth"):
             text = rankpack(command, "--help").stdout
             self.assertLess(text.index("Examples:"), text.index("Options:"))
             self.assertIn(f"rankpack {command}", text)

@@ -12,7 +12,8 @@ static size_t random_samples(struct random *random, struct rk_scored *samples, s
     const size_t count = random_between(random, 2, most);
     const uint64_t distinct = random_between(random, 1, 2 * count);
     for (size_t i = 0; i < count; i++)
-        samples[i] = (struct rk_scored){(float)random_below(random, distinct) / 4 - 8, random_below(random, 3) == 0};
+        samples[i] = (struct rk_scored){.logit = (float)random_below(random, distinct) / 4 - 8,
+                                        .positive = random_below(random, 3) == 0};
     samples[0].positive = true;
     samples[1].positive = false;
     return count;
@@ -38,7 +39,7 @@ Test(metrics, auc_counts_the_pairs_that_are_in_order)
 
 Test(metrics, one_class_alone_has_no_auc_and_no_normalised_entropy)
 {
-    struct rk_scored samples[3] = {{1, true}, {2, true}, {3, true}};
+    struct rk_scored samples[3] = {{1, true, 0}, {2, true, 0}, {3, true, 0}};
     for (int kind = 0; kind < 2; kind++) {
         cr_expect(isnan(rk_metric_auc(samples, 3)));
         cr_expect(isnan(rk_metric_normalised_entropy(samples, 3)));
@@ -74,13 +75,13 @@ Test(metrics, constant_predictions_of_the_base_rate_have_normalised_entropy_one)
 {
     struct rk_scored samples[8];
     for (int i = 0; i < 8; i++)
-        samples[i] = (struct rk_scored){logf(1.0f / 3), i % 4 == 0};
+        samples[i] = (struct rk_scored){.logit = logf(1.0f / 3), .positive = i % 4 == 0};
     cr_expect_float_eq(rk_metric_normalised_entropy(samples, 8), 1, 1e-7);
 }
 
 Test(metrics, extreme_logits_lose_what_they_are_off)
 {
-    const struct rk_scored samples[2] = {{-1e4f, true}, {-1e4f, false}};
+    const struct rk_scored samples[2] = {{-1e4f, true, 0}, {-1e4f, false, 0}};
     cr_expect_float_eq(rk_metric_normalised_entropy(samples, 2), 1e4 / 2 / log(2), 1e-6);
 }
 
@@ -163,6 +164,59 @@ Test(metrics, heads_are_measured_apart)
     cr_expect_eq(heads[0].top_overlap, 1);
     rk_score_list_deinit(&truth);
     rk_score_list_deinit(&scores);
+}
+
+/* A list of random requests; `noise` is added to the logits of `like`, when there is one. */
+static void add_random(struct random *random, struct rk_score_list *list, size_t num_requests,
+                       const struct rk_score_list *like, double noise)
+{
+    double logits[9], labels[9];
+    for (size_t r = 0; r < num_requests; r++) {
+        const size_t count = like != NULL ? like->first[r + 1] - like->first[r] : random_between(random, 1, 9);
+        for (size_t i = 0; i < count; i++) {
+            logits[i] = like != NULL ? like->logits[like->first[r] + i] + noise * (double)random_float(random)
+                                     : (double)random_below(random, 40) / 8;
+            labels[i] = random_below(random, 40) < (uint64_t)(8 * logits[i]);
+        }
+        cr_assert_eq(rk_score_list_add(list, "", (uint32_t)count, logits, labels, NULL), RK_OK);
+    }
+}
+
+Test(metrics, the_error_of_a_loss_is_the_jackknife_over_groups_of_requests)
+{
+    struct random random = random_from_seed();
+    for (int round = 0; round < 20; round++) {
+        const size_t num_requests = random_between(&random, 15, 70);
+        const uint32_t groups = num_requests < RK_METRICS_GROUPS ? (uint32_t)num_requests : RK_METRICS_GROUPS;
+        struct rk_score_list truth, scores;
+        struct rk_head_metrics before, after;
+        rk_score_list_init(&truth, 1);
+        rk_score_list_init(&scores, 1);
+        add_random(&random, &truth, num_requests, NULL, 0);
+        add_random(&random, &scores, num_requests, &truth, 1);
+        cr_assert_eq(rk_metrics_measure(&truth, &truth, &before, NULL), RK_OK);
+        cr_assert_eq(rk_metrics_measure(&truth, &scores, &after, NULL), RK_OK);
+        cr_assert_eq(before.num_groups, groups);
+        double losses[RK_METRICS_GROUPS], mean = 0, squares = 0;
+        for (uint32_t g = 0; g < groups; g++) {
+            struct rk_scored own[700], changed[700];
+            size_t left = 0;
+            for (size_t r = 0; r < num_requests; r++)
+                for (size_t i = truth.first[r]; r % groups != g && i < truth.first[r + 1]; i++, left++) {
+                    own[left] = (struct rk_scored){.logit = (float)truth.logits[i], .positive = truth.labels[i]};
+                    changed[left] = (struct rk_scored){.logit = (float)scores.logits[i], .positive = truth.labels[i]};
+                }
+            losses[g] = rk_metric_auc(own, left) - rk_metric_auc(changed, left);
+            mean += losses[g] / groups;
+        }
+        for (uint32_t g = 0; g < groups; g++)
+            squares += (losses[g] - mean) * (losses[g] - mean);
+        const double expected = sqrt(squares * (groups - 1) / groups), got = rk_metric_auc_loss_error(&before, &after);
+        cr_assert_float_eq(got, expected, 1e-12, "%.17g, leaving out by hand gives %.17g", got, expected);
+        cr_assert_eq(rk_metric_auc_loss_error(&before, &before), 0);
+        rk_score_list_deinit(&truth);
+        rk_score_list_deinit(&scores);
+    }
 }
 
 Test(metrics, nothing_to_measure_is_an_error)
