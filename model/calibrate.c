@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "model/engine.h"
+#include "model/interaction.h"
 #include "model/jsonl.h"
 #include "model/quantize_towers.h"
 
@@ -11,6 +12,7 @@ enum { BATCH = 256 };
 struct watching {
     struct rk_input_ranges *ranges;
     struct rk_layer_use uses[RK_MAX_LAYER_USES];
+    const float *gains[RK_MAX_LAYER_USES]; /* in the engine's order of columns; NULL: ones */
     size_t num_layers;
 };
 
@@ -25,11 +27,42 @@ static void see(void *context, enum rk_stage stage, uint32_t index, const float 
     if (layer == watching->num_layers)
         return;
     struct rk_input_range *range = &watching->ranges->layers[layer];
+    const float *gains = watching->gains[layer];
     for (uint32_t r = 0; r < rows; r++, values += stride)
         for (uint32_t c = 0; c < columns; c++) {
-            range->low = fminf(range->low, values[c]);
-            range->high = fmaxf(range->high, values[c]);
+            const float value = gains != NULL ? values[c] * gains[c] : values[c];
+            range->low = fminf(range->low, value);
+            range->high = fmaxf(range->high, value);
         }
+}
+
+static enum rk_status find_gains(struct watching *watching, const struct rk_model *model, struct rk_arena *arena,
+                                 struct rk_error *error)
+{
+    const struct rk_model_spec *spec = rk_model_spec_of(model);
+    const uint32_t top_in = rk_model_spec_widths(spec).top_in;
+    uint32_t *order = rk_arena_array(arena, top_in, sizeof *order);
+    if (order == NULL)
+        goto no_memory;
+    rk_interaction_order(spec, order);
+    for (size_t l = 0; l < watching->num_layers; l++) {
+        const struct rk_layer_use *use = &watching->uses[l];
+        const struct rk_tensor_spec *weight = &use->layer->weight;
+        if (!rk_layer_takes_gains(use) || use->layer->format != RK_DENSE_F32)
+            continue;
+        float *gains = rk_arena_array(arena, weight->columns, sizeof *gains);
+        float *ordered = rk_arena_array(arena, weight->columns, sizeof *ordered);
+        if (gains == NULL || ordered == NULL)
+            goto no_memory;
+        rk_layer_gains((const float *)((const unsigned char *)rk_model_weights(model) + weight->offset), weight->rows,
+                       weight->columns, gains);
+        for (uint32_t c = 0; c < weight->columns; c++)
+            ordered[c] = gains[use->stage == RK_STAGE_TOP ? order[c] : c];
+        watching->gains[l] = ordered;
+    }
+    return RK_OK;
+no_memory:
+    return rk_error_set(error, RK_NO_MEMORY, "out of memory for calibration");
 }
 
 static enum rk_status score_line(struct rk_engine *engine, const struct rk_model_spec *spec, const char *line,
@@ -59,11 +92,14 @@ enum rk_status rk_input_ranges_read(const struct rk_model *model, const char *re
     struct watching watching = {.ranges = ranges};
     struct rk_engine *engine = NULL;
     struct rk_jsonl_reader *reader = NULL;
-    struct rk_arena arena;
+    struct rk_arena arena, lasting;
     rk_arena_init(&arena, 1u << 20);
+    rk_arena_init(&lasting, 1u << 16);
     *ranges = (struct rk_input_ranges){0};
     watching.num_layers = rk_model_spec_layers(spec, watching.uses);
-    enum rk_status status = rk_engine_create(model, BATCH, &engine, error);
+    enum rk_status status = find_gains(&watching, model, &lasting, error);
+    if (status == RK_OK)
+        status = rk_engine_create(model, BATCH, &engine, error);
     if (status == RK_OK) {
         status = rk_engine_observe(engine, see, &watching);
         if (status != RK_OK)
@@ -91,5 +127,6 @@ enum rk_status rk_input_ranges_read(const struct rk_model *model, const char *re
     rk_jsonl_close(reader);
     rk_engine_destroy(engine);
     rk_arena_deinit(&arena);
+    rk_arena_deinit(&lasting);
     return status;
 }

@@ -42,6 +42,7 @@ size_t rk_model_spec_tensors(const struct rk_model_spec *spec, struct rk_tensor_
         const struct rk_linear_spec *layer = layers[l].layer;
         count += list_tensor(&layers[l], RK_TENSOR_WEIGHT, &layer->weight, layer->format, &uses[count]);
         count += list_tensor(&layers[l], RK_TENSOR_SCALE, &layer->scale, RK_DENSE_F32, &uses[count]);
+        count += list_tensor(&layers[l], RK_TENSOR_GAIN, &layer->gain, RK_DENSE_F32, &uses[count]);
         count += list_tensor(&layers[l], RK_TENSOR_BIAS, &layer->bias, RK_DENSE_F32, &uses[count]);
     }
     return count;
@@ -52,10 +53,10 @@ const char *rk_tensor_use_name(const struct rk_tensor_use *use, char name[RK_TEN
     static const struct {
         const char *stage, *parts[RK_TENSOR_PART_COUNT];
     } names[RK_STAGE_COUNT] = {
-        [RK_STAGE_BOTTOM] = {"bottom_mlp", {"weight", "scale", "bias"}},
-        [RK_STAGE_CROSS_V] = {"interaction.cross", {"v", "v_scale", "v_bias"}},
-        [RK_STAGE_CROSS_W] = {"interaction.cross", {"w", "w_scale", "bias"}},
-        [RK_STAGE_TOP] = {"top_mlp", {"weight", "scale", "bias"}},
+        [RK_STAGE_BOTTOM] = {"bottom_mlp", {"weight", "scale", "gain", "bias"}},
+        [RK_STAGE_CROSS_V] = {"interaction.cross", {"v", "v_scale", "v_gain", "v_bias"}},
+        [RK_STAGE_CROSS_W] = {"interaction.cross", {"w", "w_scale", "w_gain", "bias"}},
+        [RK_STAGE_TOP] = {"top_mlp", {"weight", "scale", "gain", "bias"}},
     };
     snprintf(name, RK_TENSOR_NAME_BYTES, "%s[%u].%s", names[use->layer.stage].stage, use->layer.index,
              names[use->layer.stage].parts[use->part]);

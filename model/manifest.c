@@ -148,10 +148,11 @@ static bool read_tensor(const struct rk_json_at *parent, const char *key, size_t
 
 /* What a linear layer's parts are called. */
 struct layer_keys {
-    const char *weight, *bias, *scale, *input;
+    const char *weight, *bias, *scale, *input, *gain;
 };
-static const struct layer_keys mlp_keys = {"weight", "bias", "scale", "input"},
-                               v_keys = {"v", NULL, "v_scale", "v_input"}, w_keys = {"w", "bias", "w_scale", "w_input"};
+static const struct layer_keys mlp_keys = {"weight", "bias", "scale", "input", "gain"},
+                               v_keys = {"v", NULL, "v_scale", "v_input", NULL},
+                               w_keys = {"w", "bias", "w_scale", "w_input", NULL};
 
 /* A range [low, high]. What it may hold is checked with the spec. */
 static bool read_input(const struct rk_json_at *at, struct rk_linear_spec *layer)
@@ -173,8 +174,11 @@ static bool read_linear(const struct rk_json_at *at, const struct layer_keys *ke
         return false;
     if (layer->format == RK_DENSE_INT8)
         return read_tensor(at, keys->scale, 1, &layer->scale) &&
-               (!rk_json_find(at, keys->input, &field) || read_input(&field, layer));
-    if (rk_json_find(at, keys->scale, &field) || rk_json_find(at, keys->input, &field))
+               (!rk_json_find(at, keys->input, &field) || read_input(&field, layer)) &&
+               (keys->gain == NULL || !rk_json_find(at, keys->gain, &field) ||
+                read_tensor(at, keys->gain, 1, &layer->gain));
+    if (rk_json_find(at, keys->scale, &field) || rk_json_find(at, keys->input, &field) ||
+        (keys->gain != NULL && rk_json_find(at, keys->gain, &field)))
         return rk_json_fail(&field, RK_CORRUPT, "has a meaning only with format 'int8'");
     return true;
 }
@@ -182,7 +186,7 @@ static bool read_linear(const struct rk_json_at *at, const struct layer_keys *ke
 static bool read_mlp(const struct rk_json_at *root, unsigned version, const char *key, size_t min_layers,
                      struct rk_mlp_spec *mlp)
 {
-    static const char *const keys[] = {"weight", "bias", "format", "scale", "input", NULL};
+    static const char *const keys[] = {"weight", "bias", "format", "scale", "input", "gain", NULL};
     static const char *const keys_1[] = {"weight", "bias", NULL};
     struct rk_json_at at;
     size_t count;

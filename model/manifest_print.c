@@ -139,6 +139,8 @@ static json_t *mlp(const struct rk_mlp_spec *spec, bool *failed)
         json_t *layer = json_object();
         put_format(layer, spec->layers[i].format, failed);
         put_linear(layer, &spec->layers[i], "weight", "scale", "input", failed);
+        if (spec->layers[i].gain.rows > 0)
+            put(layer, "gain", tensor(&spec->layers[i].gain, true, failed), failed);
         put(layer, "bias", tensor(&spec->layers[i].bias, true, failed), failed);
         add(array, layer, failed);
     }

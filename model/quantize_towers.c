@@ -2,6 +2,8 @@
  * the whole weights file is made in memory. One thread. */
 #include "model/quantize_towers.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +75,8 @@ enum rk_status rk_quantize_layers(const struct rk_plan *plan, const struct rk_in
         if (part->format != RK_DENSE_INT8)
             continue;
         layer->scale = (struct rk_tensor_spec){.rows = 1, .columns = layer->weight.rows};
+        if (rk_layer_takes_gains(&uses[l]))
+            layer->gain = (struct rk_tensor_spec){.rows = 1, .columns = layer->weight.columns};
         layer->calibrated = ranges != NULL;
         if (ranges != NULL) {
             layer->low = ranges->layers[l].low;
@@ -83,21 +87,61 @@ enum rk_status rk_quantize_layers(const struct rk_plan *plan, const struct rk_in
     return RK_OK;
 }
 
-static void put_layer(const struct rk_linear_spec *from, const unsigned char *source, const struct rk_linear_spec *to,
-                      unsigned char *image)
+/* The first layer of an MLP reads numbers of very different sizes (dense inputs, dot products), and an output's largest
+ * weight would set the step for the weights of all of them. So each column of weights is divided by its largest one and
+ * the input multiplied by it: the products are the same, every column uses all steps, and an input's steps are as fine
+ * as its share of the sums is large (channel equalisation: https://arxiv.org/abs/1906.04721, section 4.1). */
+void rk_layer_gains(const float *weights, size_t rows, size_t columns, float *gains)
+{
+    memset(gains, 0, columns * sizeof *gains);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++)
+            gains[c] = fmaxf(gains[c], fabsf(weights[r * columns + c]));
+    for (size_t c = 0; c < columns; c++)
+        gains[c] = gains[c] < FLT_MIN ? 0.0f : gains[c];
+}
+
+bool rk_layer_takes_gains(const struct rk_layer_use *use)
+{
+    return use->index == 0 && (use->stage == RK_STAGE_BOTTOM || use->stage == RK_STAGE_TOP);
+}
+
+static void divide_by_gains(float *weights, size_t rows, size_t columns, const float *gains)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++, weights++)
+            *weights = gains[c] > 0.0f ? *weights / gains[c] : 0.0f;
+}
+
+static enum rk_status put_layer(const struct rk_linear_spec *from, const unsigned char *source,
+                                const struct rk_linear_spec *to, unsigned char *image, struct rk_error *error)
 {
     const size_t rows = to->weight.rows, columns = to->weight.columns;
-    const void *weight = source + from->weight.offset;
     if (to->bias.rows > 0)
         memcpy(image + to->bias.offset, source + from->bias.offset, (size_t)to->bias.columns * sizeof(float));
     if (to->format != from->format) {
-        rk_dense_encode(to->format, weight, rows, columns, image + to->weight.offset,
+        float *weights = malloc(rows * columns * sizeof *weights);
+        if (weights == NULL)
+            return rk_error_set(error, RK_NO_MEMORY, "out of memory for a layer of %zu inputs and %zu outputs", columns,
+                                rows);
+        memcpy(weights, source + from->weight.offset, rows * columns * sizeof *weights);
+        if (to->gain.rows > 0) {
+            float *gains = (float *)(image + to->gain.offset);
+            rk_layer_gains(weights, rows, columns, gains);
+            divide_by_gains(weights, rows, columns, gains);
+        }
+        rk_dense_encode(to->format, weights, rows, columns, image + to->weight.offset,
                         to->format == RK_DENSE_INT8 ? (float *)(image + to->scale.offset) : NULL);
-        return;
+        free(weights);
+        return RK_OK;
     }
-    memcpy(image + to->weight.offset, weight, rows * columns * rk_dense_element_bytes(to->format));
+    memcpy(image + to->weight.offset, source + from->weight.offset,
+           rows * columns * rk_dense_element_bytes(to->format));
     if (to->format == RK_DENSE_INT8)
         memcpy(image + to->scale.offset, source + from->scale.offset, rows * sizeof(float));
+    if (to->gain.rows > 0)
+        memcpy(image + to->gain.offset, source + from->gain.offset, columns * sizeof(float));
+    return RK_OK;
 }
 
 enum rk_status rk_quantize_weights(const struct rk_model *model, const struct rk_model_spec *to, unsigned char **image,
@@ -110,7 +154,8 @@ enum rk_status rk_quantize_weights(const struct rk_model *model, const struct rk
     if (*image == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory: the towers take %llu bytes",
                             (unsigned long long)to->weights_bytes);
-    for (size_t l = 0; l < count; l++)
-        put_layer(before[l].layer, rk_model_weights(model), after[l].layer, *image);
-    return RK_OK;
+    enum rk_status status = RK_OK;
+    for (size_t l = 0; status == RK_OK && l < count; l++)
+        status = put_layer(before[l].layer, rk_model_weights(model), after[l].layer, *image, error);
+    return status;
 }

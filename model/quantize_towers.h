@@ -5,7 +5,7 @@
 #include "model/model.h"
 #include "model/plan.h"
 
-/* What the layers read over a sample of requests, in the order of rk_model_spec_layers. */
+/* What the layers read over a sample of requests, times their gains, in the order of rk_model_spec_layers. */
 struct rk_input_ranges {
     struct rk_input_range {
         float low, high;
@@ -16,6 +16,11 @@ struct rk_input_ranges {
 /* Scores the requests of a file and notes what each layer read. Towers must be float32. Errors name file and line. */
 enum rk_status rk_input_ranges_read(const struct rk_model *model, const char *requests, struct rk_input_ranges *ranges,
                                     struct rk_error *error);
+
+/* Does the layer get gains when it becomes int8? Then gains[columns] are these, of its float32 weights [rows][columns].
+ */
+bool rk_layer_takes_gains(const struct rk_layer_use *use);
+void rk_layer_gains(const float *weights, size_t rows, size_t columns, float *gains);
 
 /* Makes spec->bottom, top and interaction copies (in the arena) in the plan's formats with the weights file laid out
  * anew. ranges NULL: int8 layers find each row's range themselves. RK_INVALID where a layer that is quantised already

@@ -234,6 +234,10 @@ static enum rk_status check_format(const struct rk_layer_use *use, uint32_t out,
         return rk_error_set(error, RK_INVALID, "%s is int8 with %llu inputs; its sums hold at most %u: use bf16", name,
                             (unsigned long long)in, RK_DENSE_INT8_MAX_IN);
     enum rk_status status = check_shape(use, RK_TENSOR_SCALE, &layer->scale, int8, int8 ? out : 0, error);
+    if (status == RK_OK && layer->gain.rows > 0 && !int8)
+        return rk_error_set(error, RK_INVALID, "%s comes with gains, which only int8 layers use", name);
+    if (status == RK_OK && layer->gain.rows > 0)
+        status = check_shape(use, RK_TENSOR_GAIN, &layer->gain, 1, in, error);
     if (status != RK_OK || !layer->calibrated)
         return status;
     if (!int8)

@@ -49,6 +49,8 @@ struct rk_linear_spec {
     struct rk_tensor_spec weight, bias; /* bias [1, out]; rows = 0: there is none (V of a cross layer) */
     enum rk_dense_format format;
     struct rk_tensor_spec scale; /* int8: [1, out] */
+    struct rk_tensor_spec gain;  /* int8: [1, in], each input is multiplied by its gain before it is
+                                    rounded; rows = 0: there is none */
     /* int8: inputs are taken to lie in [low, high], low <= 0 <= high; otherwise each row has its own range */
     bool calibrated;
     float low, high;
@@ -109,7 +111,7 @@ struct rk_layer_use {
 /* All linear layers in the order of the weights file; returns their number. Counts must be within their bounds. */
 size_t rk_model_spec_layers(const struct rk_model_spec *spec, struct rk_layer_use uses[RK_MAX_LAYER_USES]);
 
-enum rk_tensor_part { RK_TENSOR_WEIGHT, RK_TENSOR_SCALE, RK_TENSOR_BIAS, RK_TENSOR_PART_COUNT };
+enum rk_tensor_part { RK_TENSOR_WEIGHT, RK_TENSOR_SCALE, RK_TENSOR_GAIN, RK_TENSOR_BIAS, RK_TENSOR_PART_COUNT };
 
 /* A tensor of the weights file and what it is there for. */
 struct rk_tensor_use {
@@ -121,8 +123,8 @@ struct rk_tensor_use {
 };
 #define RK_MAX_TENSOR_USES (RK_TENSOR_PART_COUNT * RK_MAX_LAYER_USES)
 
-/* All tensors in the order of the weights file, each layer's weight, scale and bias; returns their number. Formats and
- * sizes must be within their bounds. */
+/* All tensors in the order of the weights file, each layer's weight, scale, gain and bias; returns their number.
+ * Formats and sizes must be within their bounds. */
 size_t rk_model_spec_tensors(const struct rk_model_spec *spec, struct rk_tensor_use uses[RK_MAX_TENSOR_USES]);
 
 /* "bottom_mlp[2].scale", "interaction.cross[0].v_scale": the tensor's name in error texts. Returns `name`. */

@@ -16,6 +16,7 @@ static enum rk_status pack_layer(const struct rk_layer_use *use, const unsigned 
         .weight = weights + layer->weight.offset,
         .scale = layer->format == RK_DENSE_INT8 ? (const float *)(weights + layer->scale.offset) : NULL,
         .bias = layer->bias.rows > 0 ? (const float *)(weights + layer->bias.offset) : NULL,
+        .gain = layer->gain.rows > 0 ? (const float *)(weights + layer->gain.offset) : NULL,
         .order = order,
         .columns = layer->weight.columns,
         .calibrated = layer->calibrated,

@@ -25,7 +25,7 @@ struct rk_linear {
     uint32_t columns, out, groups;
     size_t bytes, panel_bytes;
     rk_gemm_fn *gemm;
-    float *bias, *scales;
+    float *bias, *scales, *gains; /* gains: [columns] or NULL */
     int32_t *sums;
     char *panels;
     float scale, inverse_scale; /* of a calibrated layer's input */
@@ -76,6 +76,10 @@ static enum rk_status check(const struct rk_linear_source *source, struct rk_err
 /* Element `o`, `c` of the weights to its place among the panels. */
 static void pack(struct rk_linear *linear, const struct rk_linear_source *source)
 {
+    for (uint32_t c = 0; linear->gains != NULL && c < source->columns; c++) {
+        const uint32_t from = source->order != NULL ? source->order[c] : c;
+        linear->gains[c] = from == RK_LINEAR_NO_COLUMN ? 0.0f : source->gain[from];
+    }
     const size_t element = rk_dense_element_bytes(linear->format), per_group = RK_GEMM_GROUP_BYTES / element;
     for (uint32_t o = 0; o < source->out; o++) {
         const char *row = (const char *)source->weight + (size_t)o * source->in * element;
@@ -106,7 +110,8 @@ enum rk_status rk_linear_create(const struct rk_linear_source *source, struct rk
     const size_t panel_bytes = (size_t)groups * RK_GEMM_LINE_BYTES,
                  panels = ((size_t)source->out + RK_GEMM_CHANNELS - 1) / RK_GEMM_CHANNELS,
                  channels = panels * RK_GEMM_CHANNELS, head_bytes = round_up(sizeof(struct rk_linear), LINE),
-                 behind_bytes = head_bytes + 3 * channels * sizeof(float);
+                 behind_bytes = head_bytes + (3 * channels + source->columns) * sizeof(float);
+    const bool gained = source->format == RK_DENSE_INT8 && source->gain != NULL;
     uint64_t panels_bytes, bytes;
     void *block;
     if (!rk_checked_mul(panels, panel_bytes, &panels_bytes) || !rk_checked_add(panels_bytes, behind_bytes, &bytes) ||
@@ -129,6 +134,7 @@ enum rk_status rk_linear_create(const struct rk_linear_source *source, struct rk
                                  .bias = bias,
                                  .scales = bias + channels,
                                  .sums = (int32_t *)(bias + 2 * channels),
+                                 .gains = gained ? bias + 3 * channels : NULL,
                                  .panels = block};
     if (linear->calibrated)
         rk_dense_input_scale(source->low, source->high, &linear->scale, &linear->inverse_scale, &linear->zero);
@@ -183,6 +189,42 @@ static void pad(const struct rk_linear *linear, uint32_t rows, struct rk_matrix 
         memset(row_of(matrix, r) + used, 0, matrix->row_bytes - used);
 }
 
+enum { GAIN_COLUMNS = 512 }; /* multiplied at a time, on the stack */
+
+static uint32_t multiply_gains(const struct rk_linear *linear, const float *x, uint32_t first,
+                               float to[static GAIN_COLUMNS])
+{
+    const uint32_t left = linear->columns - first, count = left < GAIN_COLUMNS ? left : GAIN_COLUMNS;
+    const float *gains = linear->gains + first;
+    for (uint32_t c = 0; c < count; c++)
+        to[c] = x[first + c] * gains[c];
+    return count;
+}
+
+/* One row of a layer with gains: once through it for the range, once for the bytes. */
+static void convert_with_gains(const struct rk_linear *linear, const float *x, struct rk_matrix *to, uint32_t r)
+{
+    const struct rk_kernels *kernels = rk_kernels_get();
+    uint8_t *row = (uint8_t *)row_of(to, r);
+    float part[GAIN_COLUMNS], inverse_scale = linear->inverse_scale, low = 0.0f, high = 0.0f;
+    int32_t zero = linear->zero;
+    for (uint32_t c = 0, count; !linear->calibrated && c < linear->columns; c += count) {
+        float part_low, part_high;
+        count = multiply_gains(linear, x, c, part);
+        kernels->range(part, count, &part_low, &part_high);
+        low = part_low < low ? part_low : low;
+        high = part_high <= high || isnan(high) ? high : part_high;
+    }
+    if (!linear->calibrated) {
+        rk_dense_input_scale(low, high, &to->scales[r], &inverse_scale, &to->zeros[r]);
+        zero = to->zeros[r];
+    }
+    for (uint32_t c = 0, count; c < linear->columns; c += count) {
+        count = multiply_gains(linear, x, c, part);
+        kernels->to_u8(part, count, inverse_scale, zero, row + c);
+    }
+}
+
 /* One row, without padding. */
 static void convert(const struct rk_linear *linear, const float *x, struct rk_matrix *to, uint32_t r)
 {
@@ -192,6 +234,8 @@ static void convert(const struct rk_linear *linear, const float *x, struct rk_ma
         memcpy(row, x, linear->columns * sizeof *x);
     } else if (linear->format == RK_DENSE_BF16) {
         kernels->to_bf16(x, linear->columns, row);
+    } else if (linear->gains != NULL) {
+        convert_with_gains(linear, x, to, r);
     } else if (linear->calibrated) {
         kernels->to_u8(x, linear->columns, linear->inverse_scale, linear->zero, row);
     } else {
@@ -213,7 +257,7 @@ void rk_linear_input(const struct rk_linear *linear, const float *x, size_t x_st
 /* A range is known only when the whole row is: its floats must be kept until then. */
 static bool needs_scratch(const struct rk_linear *next)
 {
-    return next != NULL && next->format == RK_DENSE_INT8 && !next->calibrated;
+    return next != NULL && next->format == RK_DENSE_INT8 && (!next->calibrated || next->gains != NULL);
 }
 
 size_t rk_linear_scratch_floats(const struct rk_linear *linear, const struct rk_linear *next)

@@ -25,6 +25,7 @@ struct rk_linear_source {
     uint32_t in, out;      /* int8: in <= RK_DENSE_INT8_MAX_IN */
     const void *weight;    /* [out][in] elements of the format */
     const float *scale;    /* int8: [out] */
+    const float *gain;     /* int8: [in], or NULL: ones. Each input is multiplied by its gain before it is rounded */
     const float *bias;     /* [out], or NULL: zeros */
     const uint32_t *order; /* [columns]: column c of the input is multiplied by column order[c] of weight;
                               RK_LINEAR_NO_COLUMN by zero. NULL: columns = in, in their own order */

@@ -127,6 +127,8 @@ class Oracle:
         matrix = self.tensor(layer[weight], number_format)
         if number_format == "int8":
             matrix = matrix * self.tensor(layer[scale])[:, None]
+            if weight == "weight" and "gain" in layer:
+                x = x.astype(numpy.float32) * self.tensor(layer["gain"]).astype(numpy.float32)
             x = int8_inputs(x, layer.get(given))
         elif number_format == "bf16":
             x = bf16(x)

@@ -253,6 +253,7 @@ Test(manifest, what_is_wrong_about_formats_is_named)
          "bottom_mlp[0].scale has a meaning only with format 'int8'"},
         {"\"format\": \"int8\"", "\"x-format\": \"int8\"", RK_CORRUPT,
          "bottom_mlp[0].scale has a meaning only with format 'int8'"},
+        {"\"input\"", "\"gain\"", RK_CORRUPT, "bottom_mlp[0].gain"},
         {"\"scale\"", "\"x-scale\"", RK_CORRUPT, "bottom_mlp[0].scale is missing"},
         {"\"scale\"", "\"w_scale\"", RK_CORRUPT, "bottom_mlp[0].w_scale is not a known field"},
         {"-0.100000001", "0.5", RK_CORRUPT, "the inputs of bottom_mlp[0].weight range from 0.5 to 3"},

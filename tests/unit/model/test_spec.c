@@ -247,6 +247,7 @@ Test(spec, layers_have_formats)
     struct rk_linear_spec *bottom = &model.bottom[0];
     REFUSED(bottom->format, (enum rk_dense_format)9, "bottom_mlp[0].weight has format 9");
     REFUSED(bottom->format, RK_DENSE_BF16, "bottom_mlp[0].scale is [1, 16]; here, layers in bf16 have none");
+    REFUSED(bottom->gain, ((struct rk_tensor_spec){1, 3, 0}), "bottom_mlp[0].gain is [1, 3] where");
     REFUSED(bottom->scale.columns, 15, "bottom_mlp[0].scale is [1, 15] where [1, 16] fits");
     REFUSED(bottom->scale.rows, 0, "bottom_mlp[0].scale is [0, 16] where [1, 16] fits");
     REFUSED(model.cross[0].v.bias.rows, 1, "interaction.cross[0].v_bias is [1, 0]; here, layers in int8 have none");

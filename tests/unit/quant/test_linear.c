@@ -364,3 +364,82 @@ Test(linear, sources_that_make_no_sense_are_refused)
     rk_linear_destroy(linear);
     rk_linear_destroy(NULL);
 }
+
+/* Multiplying inside or before gives the same bits: for rows longer than one stretch of gains, columns in any order,
+ * and also where the layer is fed by another. */
+Test(linear, gains_multiply_the_inputs_before_they_are_rounded)
+{
+    struct random random = random_from_seed();
+    for (int round = 0; round < 60; round++) {
+        const uint32_t in = (uint32_t)random_between(&random, 1, 1200), out = (uint32_t)random_between(&random, 1, 40);
+        const uint32_t rows = (uint32_t)random_between(&random, 1, 9);
+        struct layer plain = layer_create(&random, RK_DENSE_INT8, in, out, random_below(&random, 2));
+        if (random_below(&random, 2)) {
+            plain.order = zeroed(in, sizeof *plain.order);
+            for (uint32_t c = 0; c < in; c++)
+                plain.order[c] = random_below(&random, 5) == 0 ? RK_LINEAR_NO_COLUMN : in - 1 - c;
+            plain.source.order = plain.order;
+        }
+        layer_pack(&plain);
+        const uint32_t columns = plain.source.columns;
+        float *gains = random_rows(&random, 1, in), *x = random_rows(&random, rows, columns);
+        float *multiplied = random_rows(&random, rows, columns);
+        for (uint32_t r = 0; r < rows; r++)
+            for (uint32_t c = 0; c < columns; c++) {
+                const uint32_t from = plain.order != NULL ? plain.order[c] : c;
+                multiplied[r * columns + c] = from == RK_LINEAR_NO_COLUMN ? 0.0f : x[r * columns + c] * gains[from];
+            }
+        struct rk_linear_source source = plain.source;
+        source.gain = gains;
+        struct rk_linear *with = NULL;
+        struct rk_error error = {0};
+        cr_assert_eq(rk_linear_create(&source, &with, &error), RK_OK, "%s", error.text);
+        float *got = run_floats(with, x, rows, false), *wanted = run_floats(plain.linear, multiplied, rows, false);
+        cr_assert_arr_eq(got, wanted, rows * out * sizeof *got, "round %d: %u inputs, %u outputs, %u rows", round, in,
+                         out, rows);
+        free(got);
+        free(wanted);
+        free(multiplied);
+        free(x);
+        free(gains);
+        rk_linear_destroy(with);
+        layer_destroy(&plain);
+    }
+}
+
+Test(linear, a_layer_with_gains_reads_what_another_wrote)
+{
+    struct random random = random_from_seed();
+    for (int round = 0; round < 40; round++) {
+        const enum rk_dense_format format = (enum rk_dense_format)random_below(&random, RK_DENSE_FORMAT_COUNT);
+        struct layer first = layer_create(&random, format, 30, 45, false);
+        struct layer second = layer_create(&random, RK_DENSE_INT8, 45, 20, false);
+        layer_pack(&first);
+        struct rk_linear_source source = second.source;
+        float *gains = random_rows(&random, 1, 45), *x = random_rows(&random, 7, 30);
+        struct rk_linear *with = NULL;
+        struct rk_error error = {0};
+        source.gain = gains;
+        cr_assert_eq(rk_linear_create(&source, &with, &error), RK_OK, "%s", error.text);
+        float *between = run_floats(first.linear, x, 7, true), *wanted = run_floats(with, between, 7, false);
+        struct rk_matrix in = matrix_create(format, 7, 30), middle = matrix_create(RK_DENSE_INT8, 7, 45);
+        float *scratch = zeroed(7, rk_linear_scratch_floats(first.linear, with) * sizeof(float));
+        float *got = zeroed(7, 20 * sizeof *got);
+        struct rk_matrix to = {.values = got, .row_bytes = 20 * sizeof *got};
+        rk_linear_input(first.linear, x, 30, 7, &in);
+        rk_linear_run(first.linear, &in, 7, true, with, scratch, &middle);
+        rk_linear_run(with, &middle, 7, false, NULL, NULL, &to);
+        cr_assert_arr_eq(got, wanted, 7 * 20 * sizeof *got, "round %d", round);
+        free(between);
+        free(wanted);
+        free(got);
+        free(scratch);
+        free(x);
+        free(gains);
+        matrix_destroy(&in);
+        matrix_destroy(&middle);
+        rk_linear_destroy(with);
+        layer_destroy(&first);
+        layer_destroy(&second);
+    }
+}
