@@ -259,12 +259,24 @@ void rk_mapped_file_advise_random(const struct rk_mapped_file *file)
         madvise(file->data, file->bytes, MADV_RANDOM);
 }
 
-void rk_mapped_file_forget(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes)
+/* Advice about the pages from the one that holds `offset` on, without the one that `offset + bytes` falls into. */
+static void advise(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes, int advice)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    const uint64_t first = (offset + page - 1) / page * page, end = (offset + bytes) / page * page;
+    const uint64_t first = offset / page * page,
+                   end = offset + bytes == file->bytes ? file->bytes : (offset + bytes) / page * page;
     if (first < end)
-        madvise((char *)file->data + first, end - first, MADV_DONTNEED);
+        madvise((char *)file->data + first, end - first, advice);
+}
+
+void rk_mapped_file_want(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes)
+{
+    advise(file, offset, bytes, MADV_WILLNEED);
+}
+
+void rk_mapped_file_forget(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes)
+{
+    advise(file, offset, bytes, MADV_DONTNEED);
 }
 
 enum rk_status rk_mapped_file_hash(const struct rk_mapped_file *file, rk_hash_progress_fn *progress, void *context,

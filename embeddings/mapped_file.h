@@ -32,8 +32,10 @@ void rk_mapped_file_mark_damaged(struct rk_mapped_file *file);
  * neighbours. */
 void rk_mapped_file_advise_random(const struct rk_mapped_file *file);
 
-/* Gives back the pages that lie wholly within [offset, offset + bytes): the next read fetches them again. For those who
- * read a file once, from one end to the other. */
+/* For those who read a file from one end to the other: these bytes will be read soon, so that the kernel may fetch
+ * them; and these have been read: their pages are given back (also those that lie in part before the offset) until
+ * somebody reads them again. */
+void rk_mapped_file_want(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes);
 void rk_mapped_file_forget(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes);
 
 /* XXH3-64 of the whole file. progress, when not NULL, is called about every 64 MiB with the bytes hashed since its last

@@ -130,7 +130,9 @@ bool rk_table_damaged(const struct rk_table *table)
     return table->kept_file != NULL && rk_mapped_file_damaged(table->kept_file);
 }
 
-void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t count)
+/* Gives each shard's part of the rows to `advise`. Copies in huge pages need no advice. */
+static void advise_rows(const struct rk_table *table, uint64_t first, uint64_t count,
+                        void (*advise)(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes))
 {
     const struct rk_table_spec *spec = table->spec;
     for (uint32_t s = 0; table->copies == NULL && s < spec->num_shards; s++) {
@@ -139,7 +141,16 @@ void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t coun
         const uint64_t from = first > shard->first_row ? first : shard->first_row,
                        to = end < shard_end ? end : shard_end;
         if (from < to)
-            rk_mapped_file_forget(table->files[s], (from - shard->first_row) * table->row_bytes,
-                                  (to - from) * table->row_bytes);
+            advise(table->files[s], (from - shard->first_row) * table->row_bytes, (to - from) * table->row_bytes);
     }
+}
+
+void rk_table_want(const struct rk_table *table, uint64_t first, uint64_t count)
+{
+    advise_rows(table, first, count, rk_mapped_file_want);
+}
+
+void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t count)
+{
+    advise_rows(table, first, count, rk_mapped_file_forget);
 }

@@ -96,10 +96,11 @@ struct rk_mapped_file *rk_table_kept_file(const struct rk_table *table); /* NULL
 /* True once one of its files is known to be damaged, whether rows are read from them or from copies. */
 bool rk_table_damaged(const struct rk_table *table);
 
-/* Rows by their place in the files, for those who go through all of them: of a pruned table the kept ones in order,
- * then the one that stands for the others. rk_table_forget gives the pages of some rows back, until they are read
- * again. */
+/* Rows by their place in the files: of a pruned table the kept ones in order, then the one that stands for the others.
+ * To go through all of them, take embeddings/row_stream.h. */
 const void *rk_table_stored_row(const struct rk_table *table, uint64_t row);
+/* The pages of these rows, as far as there are such rows, will be read soon; they will not, and may go. */
+void rk_table_want(const struct rk_table *table, uint64_t first, uint64_t count);
 void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t count);
 
 /* What to do with an id outside the table; false when it is to be rejected. *out_of_range grows by one. */

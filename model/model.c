@@ -38,12 +38,17 @@ struct checked_file {
 struct hashing {
     const struct rk_model_open_options *options;
     uint64_t done, total;
+    const struct rk_mapped_file *file; /* the current one */
+    uint64_t file_done;
 };
 
 static bool report_hashing(void *context, uint64_t bytes)
 {
     struct hashing *hashing = context;
     hashing->done += bytes;
+    if (hashing->options->read_once)
+        rk_mapped_file_forget(hashing->file, hashing->file_done, bytes);
+    hashing->file_done += bytes;
     if (hashing->options->progress != NULL)
         hashing->options->progress(hashing->options->progress_context, "verifying checksums", hashing->done,
                                    hashing->total);
@@ -107,8 +112,11 @@ static enum rk_status check_files(const struct rk_model *model, const struct rk_
         return RK_NO_MEMORY;
     struct hashing hashing = {.options = options, .total = model->bytes};
     enum rk_status status = RK_OK;
-    for (size_t i = 0; status == RK_OK && i < count; i++)
+    for (size_t i = 0; status == RK_OK && i < count; i++) {
+        hashing.file = files[i].file;
+        hashing.file_done = 0;
         status = check_file(&files[i], report_hashing, &hashing, error);
+    }
     free(files);
     return status;
 }

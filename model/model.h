@@ -15,6 +15,7 @@ struct rk_model_open_options {
     bool skip_checksums;
     bool skip_golden;
     bool skip_towers; /* layers are not packed: the model can be described, not run */
+    bool read_once; /* pages are given back behind the checksums: for a model that nobody is going to serve from here */
     /* Long work reports itself: `what` is static text ("verifying checksums"), done and total in bytes. May be NULL. */
     void (*progress)(void *context, const char *what, uint64_t done, uint64_t total);
     void *progress_context;

@@ -2,26 +2,12 @@
  * their format are copied byte for byte. One thread. */
 #include "model/quantize_rows.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 #include "embeddings/kept.h"
 
-/* Pages of the source are let go behind so many rows, so that a table larger than memory passes through. */
-#define FORGET_ROWS 4096u
-
-static enum rk_status decode(const struct rk_row_conversion *c, uint64_t row, float *values, struct rk_error *error)
-{
-    const uint32_t dim = c->from->embedding_dim;
-    rk_row_traits(c->from->format)->decode(rk_table_stored_row(c->table, row), dim, values);
-    for (uint32_t d = 0; d < dim; d++)
-        if (!isfinite(values[d]))
-            return rk_error_set(error, RK_CORRUPT,
-                                "table '%.128s': element %u of row %" PRIu64 " is %g; every element must be finite",
-                                c->from->name, d, row, (double)values[d]);
-    return RK_OK;
-}
+#define REPORT_ROWS 65536u
 
 static void encode(struct rk_row_conversion *c, const float *values, void *row)
 {
@@ -37,24 +23,33 @@ static void encode(struct rk_row_conversion *c, const float *values, void *row)
     c->num_elements += dim;
 }
 
+static enum rk_status report(const struct rk_row_conversion *c, uint64_t row, struct rk_error *error)
+{
+    const uint64_t row_bytes = rk_row_bytes(c->from->format, c->from->embedding_dim);
+    if (c->progress == NULL || c->progress(c->progress_context, "averaging the rows that are dropped", row * row_bytes,
+                                           c->from->num_embeddings * row_bytes))
+        return RK_OK;
+    return rk_error_set(error, RK_CANCELLED, "cancelled");
+}
+
 /* What ids read that are not kept: the table's default row where it has one, else the mean of the dropped rows. */
 static enum rk_status default_row(struct rk_row_conversion *c, float *values, struct rk_error *error)
 {
     if (c->from->out_of_range == RK_OUT_OF_RANGE_DEFAULT)
-        return decode(c, c->from->default_row, values, error);
+        return rk_row_stream_decode(&c->stream, c->from->default_row, values, error);
     const uint32_t dim = c->from->embedding_dim;
     uint64_t count = 0, row = 0;
     memset(c->sum, 0, dim * sizeof *c->sum);
     for (size_t r = 0; r <= c->num_kept; r++) {
         const uint64_t end = r < c->num_kept ? c->kept[r].first : c->from->num_embeddings;
         for (; row < end; row++, count++) {
-            const enum rk_status status = decode(c, row, values, error);
+            enum rk_status status = rk_row_stream_decode(&c->stream, row, values, error);
+            if (status == RK_OK && count % REPORT_ROWS == 0)
+                status = report(c, row, error);
             if (status != RK_OK)
                 return status;
             for (uint32_t d = 0; d < dim; d++)
                 c->sum[d] += (double)values[d];
-            if (row % FORGET_ROWS == FORGET_ROWS - 1)
-                rk_table_forget(c->table, row - (FORGET_ROWS - 1), FORGET_ROWS);
         }
         if (r < c->num_kept)
             row = c->kept[r].first + c->kept[r].count;
@@ -83,8 +78,6 @@ enum rk_status rk_row_conversion_read(struct rk_row_conversion *c, uint64_t firs
 {
     const uint64_t row_bytes = rk_row_bytes(c->to->format, c->to->embedding_dim);
     const uint64_t stored = rk_table_spec_stored_rows(c->to);
-    const bool is_default = c->kept != NULL && first + 1 == stored;
-    uint64_t forgotten = is_default ? 0 : source_row(c, first);
     unsigned char *to = rows;
     enum rk_status status = RK_OK;
     for (uint64_t i = first; status == RK_OK && i < first + count; i++, to += row_bytes) {
@@ -95,24 +88,17 @@ enum rk_status rk_row_conversion_read(struct rk_row_conversion *c, uint64_t firs
             continue;
         }
         const uint64_t row = source_row(c, i);
-        status = decode(c, row, c->values, error);
+        status = rk_row_stream_decode(&c->stream, row, c->values, error);
         if (status != RK_OK)
             break;
         if (c->to->format == c->from->format) {
-            memcpy(to, rk_table_stored_row(c->table, row), row_bytes);
+            memcpy(to, rk_row_stream_row(&c->stream, row), row_bytes);
             c->num_elements += c->to->embedding_dim;
         } else {
             encode(c, c->values, to);
         }
-        if (row - forgotten >= FORGET_ROWS) {
-            rk_table_forget(c->table, forgotten, row - forgotten);
-            forgotten = row;
-        }
     }
-    if (status == RK_OK && rk_table_damaged(c->table))
-        status =
-            rk_error_set(error, RK_CORRUPT, "table '%.128s': a file was truncated while it was read", c->from->name);
-    return status;
+    return status == RK_OK ? rk_row_stream_end(&c->stream, error) : status;
 }
 
 /* ---- which rows are kept ---- */

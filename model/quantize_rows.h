@@ -2,8 +2,9 @@
 #ifndef RANKD_MODEL_QUANTIZE_ROWS_H
 #define RANKD_MODEL_QUANTIZE_ROWS_H
 
+#include "embeddings/row_stream.h"
 #include "embeddings/table.h"
-#include "model/package.h"
+#include "model/pack.h"
 #include "model/plan.h"
 
 /* One table on its way. Rows are counted as they are stored: of a pruned table the kept ones, then the one that stands
@@ -13,8 +14,11 @@ struct rk_row_conversion {
     const struct rk_table_spec *from, *to;
     const struct rk_row_range *kept; /* NULL: all rows that the source stores */
     size_t num_kept;
-    float *values, *decoded; /* [embedding_dim] each */
-    double *sum;             /* [embedding_dim], of dropped rows */
+    float *values, *decoded;       /* [embedding_dim] each */
+    double *sum;                   /* [embedding_dim], of dropped rows */
+    struct rk_row_stream stream;   /* of the table */
+    rk_pack_progress_fn *progress; /* of the way to the mean of the dropped rows; may be NULL */
+    void *progress_context;
     /* what was seen */
     double largest_error, error_sum;
     uint64_t num_elements;
@@ -23,7 +27,8 @@ struct rk_row_conversion {
     uint64_t rows_before; /* kept rows of the ranges before */
 };
 
-/* rows[count] = rows [first, first + count), in the target's format. RK_CORRUPT when a row is not finite. */
+/* rows[count] = rows [first, first + count), in the target's format. RK_CORRUPT when a row is not finite, RK_CANCELLED
+ * when `progress` said so. */
 enum rk_status rk_row_conversion_read(struct rk_row_conversion *conversion, uint64_t first, uint64_t count, void *rows,
                                       struct rk_error *error);
 

@@ -95,7 +95,7 @@ int command_quantize(const struct cli_arguments *arguments)
     };
     rk_arena_init(&arena, 1u << 20);
     cli_catch_interrupts();
-    const struct rk_model_open_options open = {.progress = report_open};
+    const struct rk_model_open_options open = {.progress = report_open, .read_once = true};
     enum rk_status status = rk_model_open(options.model_dir, &open, &model, &error);
     if (status == RK_OK)
         status = read_plan(arguments, rk_model_spec_of(model), &arena, &plan, &error);
