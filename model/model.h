@@ -44,4 +44,9 @@ bool rk_model_damaged(const struct rk_model *model);
 enum rk_status rk_model_scrub(struct rk_model *model, rk_hash_progress_fn *progress, void *context,
                               struct rk_error *error);
 
+/* Decodes every row of every table: RK_CORRUPT with table, row and element where a number is not finite. `progress` is
+ * given the bytes read since its last call, and returns false to stop (RK_CANCELLED). */
+enum rk_status rk_model_check_rows(const struct rk_model *model, rk_hash_progress_fn *progress, void *context,
+                                   struct rk_error *error);
+
 #endif

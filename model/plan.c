@@ -372,8 +372,8 @@ static enum rk_status plan_rows(const struct rk_model_spec *spec, const char *ro
     return RK_OK;
 }
 
-static enum rk_status plan_parts(const char *towers, struct rk_arena *arena, struct rk_plan *plan,
-                                 struct rk_error *error)
+static enum rk_status plan_parts(const struct rk_model_spec *spec, const char *towers, struct rk_arena *arena,
+                                 struct rk_plan *plan, struct rk_error *error)
 {
     struct assignment *list;
     size_t count;
@@ -383,6 +383,11 @@ static enum rk_status plan_parts(const char *towers, struct rk_arena *arena, str
         bool known = false;
         if (!rk_dense_format_parse(list[i].value, &format))
             return unknown_format("--towers", list[i].value, dense_format_name, RK_DENSE_FORMAT_COUNT, error);
+        if (spec->interaction.op == RK_INTERACTION_CAT && strcmp(list[i].name, part_names[RK_PART_INTERACTION]) == 0)
+            return rk_error_set(error, RK_INVALID,
+                                "--towers: the interaction of model '%.128s' is cat, which multiplies nothing and has "
+                                "no format: leave 'interaction' out",
+                                spec->name);
         for (int s = 0; s < RK_PART_COUNT; s++) {
             const bool matches = fnmatch(list[i].name, part_names[s], 0) == 0;
             known |= matches;
@@ -404,6 +409,6 @@ enum rk_status rk_plan_from_options(const struct rk_model_spec *spec, const char
     if (rows != NULL)
         status = plan_rows(spec, rows, arena, plan, error);
     if (status == RK_OK && towers != NULL)
-        status = plan_parts(towers, arena, plan, error);
+        status = plan_parts(spec, towers, arena, plan, error);
     return status;
 }

@@ -227,6 +227,22 @@ static enum rk_status compare_golden(struct quantizing *q, const struct golden *
 
 /* ---- all of it ---- */
 
+static enum rk_status calibrate(struct quantizing *q, struct rk_input_ranges **ranges)
+{
+    const struct rk_part_plan *parts = q->options->plan->parts;
+    bool int8 = false;
+    for (int p = 0; p < RK_PART_COUNT; p++)
+        int8 |= parts[p].has_format && parts[p].format == RK_DENSE_INT8 &&
+                (p != RK_PART_INTERACTION || q->from->interaction.op == RK_INTERACTION_DCN_V2);
+    if (!int8)
+        return rk_error_set(q->error, RK_INVALID,
+                            "there is nothing to calibrate with %s: the plan makes no int8 layers",
+                            q->options->calibrate);
+    *ranges = rk_arena_alloc(q->arena, sizeof **ranges);
+    return *ranges != NULL ? rk_input_ranges_read(q->model, q->options->calibrate, *ranges, q->error)
+                           : out_of_memory(q);
+}
+
 static void conclude(const struct quantizing *q, struct rk_quantize_result *result)
 {
     result->bytes_before = rk_model_bytes(q->model);
@@ -266,8 +282,7 @@ enum rk_status rk_quantize(const struct rk_model *model, const struct rk_quantiz
     if (status == RK_OK)
         status = read_golden_file(&q, &manifest->golden_scores, true, &golden);
     if (status == RK_OK && options->calibrate != NULL) {
-        ranges = rk_arena_alloc(arena, sizeof *ranges);
-        status = ranges != NULL ? rk_input_ranges_read(model, options->calibrate, ranges, &local) : out_of_memory(&q);
+        status = calibrate(&q, &ranges);
         result->calibrated_rows = status == RK_OK ? ranges->num_candidates : 0;
     }
     if (status == RK_OK)

@@ -9,28 +9,28 @@
 #include "model/spec_json.h"
 #include "model/tools/commands.h"
 
-static uint64_t table_bytes(const struct rk_table_spec *table)
-{
-    return table->num_embeddings * rk_row_bytes(table->format, table->embedding_dim);
-}
-
 static uint64_t all_rows_bytes(const struct rk_model_spec *spec)
 {
     uint64_t bytes = 0;
     for (uint32_t t = 0; t < spec->num_tables; t++)
-        bytes += table_bytes(&spec->tables[t]);
+        bytes += rk_table_spec_bytes(&spec->tables[t]);
     return bytes;
+}
+
+static uint64_t kept_rows(const struct rk_table_spec *table)
+{
+    return table->kept.file != NULL ? table->kept.num_rows : table->num_embeddings;
 }
 
 static void print_tables(const struct rk_model_spec *spec)
 {
-    printf("\n%-24s %14s %6s %6s %6s %10s  %s\n", "table", "rows", "dim", "format", "shards", "bytes",
+    printf("\n%-24s %14s %6s %-10s %14s %6s %10s  %s\n", "table", "rows", "dim", "format", "kept", "shards", "bytes",
            "ids out of range");
     for (uint32_t t = 0; t < spec->num_tables; t++) {
         const struct rk_table_spec *table = &spec->tables[t];
-        printf("%-24s %14" PRIu64 " %6u %6s %6u %10s  %s", table->name, table->num_embeddings, table->embedding_dim,
-               rk_row_format_name(table->format), table->num_shards, cli_bytes(table_bytes(table)),
-               rk_out_of_range_name(table->out_of_range));
+        printf("%-24s %14" PRIu64 " %6u %-10s %14" PRIu64 " %6u %10s  %s", table->name, table->num_embeddings,
+               table->embedding_dim, rk_row_format_name(table->format), kept_rows(table), table->num_shards,
+               cli_bytes(rk_table_spec_bytes(table)), rk_out_of_range_name(table->out_of_range));
         if (table->out_of_range == RK_OUT_OF_RANGE_DEFAULT)
             printf(" %" PRIu64, table->default_row);
         putchar('\n');
@@ -47,10 +47,20 @@ static void print_features(const struct rk_model_spec *spec)
     }
 }
 
+static const char *calibration(const struct rk_linear_spec *layer)
+{
+    return layer->calibrated ? ", calibrated" : "";
+}
+
+/* "512 -> 256 in int8, calibrated", or where layers differ "512 in int8 -> 256 in fp32". */
 static void print_mlp(const struct rk_mlp_spec *mlp)
 {
-    for (uint32_t i = 0; i < mlp->num_layers; i++)
-        printf("%s%u", i == 0 ? "" : " -> ", mlp->layers[i].weight.rows);
+    for (uint32_t i = 0; i < mlp->num_layers; i++) {
+        const struct rk_linear_spec *layer = &mlp->layers[i], *next = layer + 1;
+        printf("%s%u", i == 0 ? "" : " -> ", layer->weight.rows);
+        if (i + 1 == mlp->num_layers || next->format != layer->format || next->calibrated != layer->calibrated)
+            printf(" in %s%s", rk_dense_format_name(layer->format), calibration(layer));
+    }
 }
 
 /* The way of the numbers, from inputs to logits. */
@@ -75,10 +85,12 @@ static void print_architecture(const struct rk_model_spec *spec)
            spec->num_features - context, widths.pooled);
     printf("    +--> interaction %s", rk_interaction_names[interaction->op]);
     if (interaction->op == RK_INTERACTION_DOT)
-        printf(" (%s%s of %u vectors)", rk_pairs_names[interaction->pairs],
-               interaction->self ? " with the diagonal" : "", widths.num_vectors);
+        printf(" (%s%s of %u vectors in %s)", rk_pairs_names[interaction->pairs],
+               interaction->self ? " with the diagonal" : "", widths.num_vectors,
+               rk_dense_format_name(interaction->format));
     if (interaction->op == RK_INTERACTION_DCN_V2)
-        printf(" (%u layers, rank %u)", interaction->num_cross, interaction->rank);
+        printf(" (%u layers, rank %u, in %s%s)", interaction->num_cross, interaction->rank,
+               rk_dense_format_name(interaction->cross[0].v.format), calibration(&interaction->cross[0].v));
     printf(" -> %u\n    +--> top MLP ", widths.top_in);
     print_mlp(&spec->top);
     printf("\n    +--> logits:");
@@ -105,6 +117,24 @@ static json_t *layer_widths(const struct rk_mlp_spec *mlp)
     return widths;
 }
 
+static json_t *layer_formats(const struct rk_mlp_spec *mlp)
+{
+    json_t *formats = json_array();
+    for (uint32_t i = 0; i < mlp->num_layers; i++)
+        json_array_append_new(formats, json_string(rk_dense_format_name(mlp->layers[i].format)));
+    return formats;
+}
+
+static bool is_calibrated(const struct rk_model_spec *spec)
+{
+    struct rk_layer_use uses[RK_MAX_LAYER_USES];
+    const size_t count = rk_model_spec_layers(spec, uses);
+    bool calibrated = false;
+    for (size_t l = 0; l < count; l++)
+        calibrated |= uses[l].layer->calibrated;
+    return calibrated;
+}
+
 static json_t *name_list(const char *const *names, uint32_t count)
 {
     json_t *list = json_array();
@@ -121,11 +151,11 @@ static void print_json(const struct rk_model *model, double ids_per_feature)
     json_t *tables = json_array(), *features = json_array();
     for (uint32_t t = 0; t < spec->num_tables; t++) {
         const struct rk_table_spec *table = &spec->tables[t];
-        json_t *item =
-            json_pack("{s:s, s:I, s:i, s:s, s:i, s:I, s:s}", "name", table->name, "rows",
-                      (json_int_t)table->num_embeddings, "dim", (int)table->embedding_dim, "format",
-                      rk_row_format_name(table->format), "shards", (int)table->num_shards, "bytes",
-                      (json_int_t)table_bytes(table), "out_of_range", rk_out_of_range_name(table->out_of_range));
+        json_t *item = json_pack("{s:s, s:I, s:I, s:i, s:s, s:i, s:I, s:s}", "name", table->name, "rows",
+                                 (json_int_t)table->num_embeddings, "kept", (json_int_t)kept_rows(table), "dim",
+                                 (int)table->embedding_dim, "format", rk_row_format_name(table->format), "shards",
+                                 (int)table->num_shards, "bytes", (json_int_t)rk_table_spec_bytes(table),
+                                 "out_of_range", rk_out_of_range_name(table->out_of_range));
         if (table->out_of_range == RK_OUT_OF_RANGE_DEFAULT)
             json_object_set_new(item, "default_row", json_integer((json_int_t)table->default_row));
         json_array_append_new(tables, item);
@@ -143,10 +173,13 @@ static void print_json(const struct rk_model *model, double ids_per_feature)
     if (spec->interaction.op == RK_INTERACTION_DOT) {
         json_object_set_new(interaction, "pairs", json_string(rk_pairs_names[spec->interaction.pairs]));
         json_object_set_new(interaction, "self", json_boolean(spec->interaction.self));
+        json_object_set_new(interaction, "format", json_string(rk_dense_format_name(spec->interaction.format)));
     }
     if (spec->interaction.op == RK_INTERACTION_DCN_V2) {
         json_object_set_new(interaction, "layers", json_integer(spec->interaction.num_cross));
         json_object_set_new(interaction, "rank", json_integer(spec->interaction.rank));
+        json_object_set_new(interaction, "format",
+                            json_string(rk_dense_format_name(spec->interaction.cross[0].v.format)));
     }
     json_t *root =
         json_pack("{s:s, s:I, s:I, s:I, s:{s:o, s:o}, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:I, s:I, s:I, s:I}}",
@@ -159,6 +192,9 @@ static void print_json(const struct rk_model *model, double ids_per_feature)
                   ids_per_feature, "multiply_adds_per_candidate", (json_int_t)cost.multiply_adds,
                   "row_bytes_per_candidate", (json_int_t)cost.candidate_bytes, "row_bytes_per_request",
                   (json_int_t)cost.context_bytes, "weight_bytes_per_batch", (json_int_t)cost.weight_bytes);
+    json_object_set_new(root, "bottom_mlp_formats", layer_formats(&spec->bottom));
+    json_object_set_new(root, "top_mlp_formats", layer_formats(&spec->top));
+    json_object_set_new(root, "calibrated", json_boolean(is_calibrated(spec)));
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);

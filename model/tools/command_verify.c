@@ -1,4 +1,5 @@
-/* rankpack verify: everything that a server checks before it serves a package, and the result in words. */
+/* rankpack verify: everything that a server checks before it serves a package, and every row, and the result in words.
+ */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -11,6 +12,17 @@
 static void report_open(void *context, const char *what, uint64_t done, uint64_t total)
 {
     cli_progress(context, what, done, total);
+}
+
+struct row_check {
+    uint64_t done, total;
+};
+
+static bool report_rows(void *context, uint64_t bytes)
+{
+    struct row_check *check = context;
+    check->done += bytes;
+    return cli_progress(NULL, "decoding rows", check->done, check->total);
 }
 
 static void print_json(const char *path, const struct rk_model *model, const struct comparison *comparison,
@@ -50,8 +62,12 @@ int command_verify(const struct cli_arguments *arguments)
     bool json = cli_has(arguments, "json");
     if ((requests != NULL) != (expected != NULL))
         return cli_usage_error("--requests and --expected belong together");
-    const struct rk_model_open_options options = {.progress = report_open};
+    const struct rk_model_open_options options = {.progress = report_open, .read_once = true};
     enum rk_status status = rk_model_open(arguments->operand, &options, &model, &error);
+    if (status == RK_OK) {
+        struct row_check check = {.total = rk_model_bytes(model)};
+        status = rk_model_check_rows(model, report_rows, &check, &error);
+    }
     if (status == RK_OK && expected != NULL) {
         comparison_init(&comparison, rk_model_spec_of(model)->num_heads);
         status = score_file(model, requests, expected, 256, NULL, NULL, &comparison, &error);
@@ -65,6 +81,7 @@ int command_verify(const struct cli_arguments *arguments)
         const struct rk_golden_result *golden = rk_model_golden(model);
         printf("model      %s\n", rk_model_spec_of(model)->name);
         printf("checksums  fine: %s of rows and weights\n", cli_bytes(rk_model_bytes(model)));
+        printf("rows       fine: all numbers are finite\n");
         printf("golden     fine: %u requests, largest difference %.3g of max(1, |logit|)\n", golden->num_requests,
                golden->largest_error);
         fine = expected == NULL || comparison_print(&comparison, rk_model_spec_of(model));

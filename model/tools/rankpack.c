@@ -80,7 +80,7 @@ const struct cli_command rankpack_commands[] = {
                  OPTION("ids-per-feature", "N", "rows per bag to reckon the cost with (1)")}},
     {.name = "verify",
      .operand = "MODEL_DIR",
-     .summary = "check every checksum and replay the golden requests",
+     .summary = "check every checksum and every row, and replay the golden requests",
      .examples = verify_examples,
      .run = command_verify,
      .options = {FLAG("json", "print JSON"), OPTION("requests", "FILE", "score these requests too (with --expected)"),

@@ -177,25 +177,60 @@ class TestCommand(unittest.TestCase):
                                       (["--towers", "roof=int8"], 1, "bottom, interaction or top"),
                                       (["--rows", "int8", "--plan", folder / "plan.json"], 2, "--plan"),
                                       (["--plan", folder / "plan.json"], 1, "has 4099"), (["--plan", folder / "none.json"], 1, "none.json"),
+                                      (["--rows", "int8", "--calibrate", folder / "plan.json"], 1, "makes no int8 layers"),
                                       (["--towers", "int8", "--calibrate", folder / "none.jsonl"], 1, "none.jsonl")):
             result = fixture.rankpack("quantize", source, *arguments, "--output", folder / "m/1", check=False)
             self.assertEqual(result.returncode, code, f"{arguments}: {result.stderr}")
             self.assertIn(says, result.stderr)
             self.assertFalse((folder / "m").exists() and any((folder / "m").iterdir()), f"{arguments} left something")
 
+    def test_concatenated_vectors_have_no_format_of_their_own(self):
+        folder = fixture.scratch("cat")
+        source, _ = synth(folder, "--tables", 1, "--rows", 9, "--dim", 4, "--bottom", "2-4", "--top", "0-8-1", "--interaction", "cat")
+        refused = fixture.rankpack("quantize", source, "--towers", "interaction=int8,top=int8", "--output", folder / "m/2", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("is cat", refused.stderr)
+        fixture.rankpack("quantize", source, "--towers", "int8", "--output", folder / "m/2")
+
+    def test_inspect_and_verify_tell_what_became_of_a_model(self):
+        folder = fixture.scratch("told")
+        source, _ = synth(folder, "--table", "a:900:4", "--table", "b:9:4", "--bottom", "2-7-4", "--top", "0-8-1")
+        (folder / "plan.json").write_text(json.dumps({
+            "format": {"name": "rankd-plan", "version": 1}, "towers": {"bottom": "bf16", "interaction": "int8", "top": "int8"},
+            "tables": [{"name": "a", "format": "mxfp4_e2m1", "kept": [[5, 10], [700, 1]]}]}), encoding="utf-8")
+        made = folder / "m/2"
+        fixture.rankpack("quantize", source, "--plan", folder / "plan.json", "--calibrate", folder / "requests.jsonl", "--output", made)
+        told = json.loads(fixture.rankpack("inspect", made, "--json").stdout)
+        self.assertEqual([(t["name"], t["rows"], t["kept"], t["format"], t["bytes"]) for t in told["tables"]],
+                         [("a", 900, 11, "mxfp4_e2m1", 12 * row_bytes("mxfp4_e2m1", 4) + 3 * 64), ("b", 9, 9, "fp32", 9 * 16)])
+        self.assertEqual((told["bottom_mlp_formats"], told["interaction"]["format"], told["top_mlp_formats"], told["calibrated"]),
+                         (["bf16", "bf16"], "int8", ["int8", "int8"], True))
+        self.assertEqual(told["bytes"], sum(f.stat().st_size for f in made.iterdir() if f.suffix in (".rows", ".kept", ".weights")))
+        text = fixture.rankpack("inspect", made).stdout
+        for expected in (r"(?m)^a +900 +4 mxfp4_e2m1 +11 +1 ", "bottom MLP 7 -> 4 in bf16", "top MLP 8 -> 1 in int8, calibrated", "vectors in int8"):
+            self.assertRegex(text, expected)
+        self.assertIn("rows       fine", fixture.rankpack("verify", made).stdout)
+
     def test_a_model_larger_than_the_memory_allowed_passes_through(self):
-        folder, rows, dim = fixture.scratch("large"), 200000, 128
+        folder, rows, dim = fixture.scratch("large"), 700000, 128
         fixture.rankpack("synth", "--table", f"big:{rows}:{dim}", "--bottom", f"2-{dim}", "--top", "0-4-1", "--output", folder / "m/1",
                          "--requests", 1, "--requests-output", folder / "r.jsonl")
+        (folder / "half.json").write_text(json.dumps({"format": {"name": "rankd-plan", "version": 1},
+                                                      "tables": [{"name": "big", "kept": [[rows // 4, rows // 2]]}]}), encoding="utf-8")
         sanitized = "address" in (os.environ.get("RANKD_SANITIZED") or "")  # whose shadow is data, too
-
-        def little_memory():
-            resource.setrlimit(resource.RLIMIT_DATA, (48 << 20, 48 << 20))
-
-        result = subprocess.run([fixture.RANKPACK, "quantize", folder / "m/1", "--rows", "int4", "--output", folder / "m/2"], text=True,
-                                capture_output=True, timeout=120 * fixture.TIME_SCALE, preexec_fn=None if sanitized else little_memory)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual((folder / "m/2/table-000.shard-0000.rows").stat().st_size, rows * row_bytes("int4", dim))
+        # A process counts the most memory that it ever held from what it was forked from: so from a small one.
+        watch = ("import resource, subprocess, sys\n"
+                 "little = None if sys.argv[1] == 'True' else lambda: resource.setrlimit(resource.RLIMIT_DATA, (48 << 20, 48 << 20))\n"
+                 "subprocess.run(sys.argv[2:], check=True, stdout=subprocess.DEVNULL, preexec_fn=little)\n"
+                 "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+        for name, stored, arguments in (("all", rows, ["--rows", "int4"]), ("half", rows // 2 + 1, ["--plan", folder / "half.json"])):
+            made = folder / name / "1"
+            result = subprocess.run(["/usr/bin/python3", "-c", watch, str(sanitized), fixture.RANKPACK, "quantize", folder / "m/1", *arguments,
+                                     "--output", made], text=True, capture_output=True, timeout=120 * fixture.TIME_SCALE)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual((made / "table-000.shard-0000.rows").stat().st_size, stored * row_bytes("int4" if name == "all" else "fp32", dim))
+            if not sanitized:
+                self.assertLess(int(result.stdout) * 1024, rows * dim * 4 * 0.55, "most memory held, against more than half of the model")
 
     def test_an_interrupt_leaves_nothing(self):
         folder = fixture.scratch("interrupted")
