@@ -26,12 +26,14 @@ static struct rk_tensor_spec place(struct rk_model *model, uint32_t rows, uint32
 }
 
 static struct rk_linear_spec place_layer(struct rk_model *model, uint32_t out, uint32_t in, bool bias,
-                                         enum rk_dense_format format, bool calibrated)
+                                         enum rk_dense_format format, bool calibrated, bool gains)
 {
     struct rk_linear_spec layer = {.format = format};
     layer.weight = place(model, out, in, format);
     if (format == RK_DENSE_INT8) {
         layer.scale = place(model, 1, out, RK_DENSE_F32);
+        if (gains)
+            layer.gain = place(model, 1, in, RK_DENSE_F32);
         layer.calibrated = calibrated;
         layer.low = calibrated ? -4.0f : 0.0f;
         layer.high = calibrated ? 4.0f : 0.0f;
@@ -43,10 +45,10 @@ static struct rk_linear_spec place_layer(struct rk_model *model, uint32_t out, u
 
 static struct rk_mlp_spec place_mlp(struct rk_model *model, struct rk_linear_spec *layers, const uint32_t *widths,
                                     uint32_t num_layers, uint32_t in, const enum rk_dense_format *formats,
-                                    bool calibrated)
+                                    bool calibrated, bool gains)
 {
     for (uint32_t l = 0; l < num_layers; l++) {
-        layers[l] = place_layer(model, widths[l], in, true, formats[l], calibrated);
+        layers[l] = place_layer(model, widths[l], in, true, formats[l], calibrated, gains);
         in = widths[l];
     }
     return (struct rk_mlp_spec){layers, num_layers};
@@ -110,7 +112,7 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
         .weights_file = "weights",
     };
     model->spec.bottom = place_mlp(model, model->bottom, shape->bottom, shape->num_bottom, bottom_out,
-                                   shape->bottom_format, shape->calibrated);
+                                   shape->bottom_format, shape->calibrated, shape->gains);
     if (shape->num_bottom > 0)
         bottom_out = shape->bottom[shape->num_bottom - 1];
     const uint32_t n = shape->num_features + (bottom_out > 0);
@@ -120,8 +122,8 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
     const bool cross = shape->op == RK_INTERACTION_DCN_V2;
     for (uint32_t k = 0; cross && k < shape->num_cross; k++) {
         const enum rk_dense_format format = shape->cross_format[k];
-        model->cross[k].v = place_layer(model, shape->rank, width, false, format, shape->calibrated);
-        model->cross[k].w = place_layer(model, width, shape->rank, true, format, shape->calibrated);
+        model->cross[k].v = place_layer(model, shape->rank, width, false, format, shape->calibrated, false);
+        model->cross[k].w = place_layer(model, width, shape->rank, true, format, shape->calibrated, false);
     }
     model->spec.interaction = (struct rk_interaction_spec){
         .op = shape->op,
@@ -135,8 +137,8 @@ void small_model_describe(struct rk_model *model, const struct small_shape *shap
     uint32_t top[SMALL_MAX + 1];
     memcpy(top, shape->hidden, sizeof shape->hidden);
     top[shape->num_hidden] = shape->num_heads;
-    model->spec.top =
-        place_mlp(model, model->top, top, shape->num_hidden + 1, width, shape->top_format, shape->calibrated);
+    model->spec.top = place_mlp(model, model->top, top, shape->num_hidden + 1, width, shape->top_format,
+                                shape->calibrated, shape->gains);
 }
 
 /* Random values of about the size that keeps a layer's output near 1. */
@@ -151,6 +153,8 @@ static void fill_layer(struct rk_model *model, const struct rk_linear_spec *laye
                     model->weights + layer->weight.offset, (float *)(model->weights + layer->scale.offset));
     for (uint32_t i = 0; i < layer->bias.rows * layer->bias.columns; i++)
         bias[i] = 0.2f * random_float(random);
+    for (uint32_t i = 0; i < layer->gain.rows * layer->gain.columns; i++)
+        ((float *)(model->weights + layer->gain.offset))[i] = (float)random_between(random, 1, 8) / 4.0f;
     free(values);
 }
 
@@ -302,6 +306,7 @@ void small_shape_quantise(struct small_shape *shape, struct random *random)
         shape->top_format[l] = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
     shape->vector_format = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
     shape->calibrated = random_below(random, 2);
+    shape->gains = random_below(random, 2);
 }
 
 struct small_shape small_shape_typical(enum rk_interaction_op op)

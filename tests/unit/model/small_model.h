@@ -31,6 +31,7 @@ struct small_shape {
     uint32_t num_cross, rank;
     enum rk_dense_format bottom_format[SMALL_MAX], top_format[SMALL_MAX + 1], cross_format[SMALL_MAX], vector_format;
     bool calibrated; /* int8 layers: to the range from -4 to 4 */
+    bool gains;      /* int8 layers of the MLPs have a gain for each input */
 };
 
 struct rk_model {
