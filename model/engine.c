@@ -327,9 +327,9 @@ const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *e
 
 float rk_sigmoid(float logit)
 {
-    /* exp() only of what is not positive */
-    const float e = expf(-fabsf(logit));
-    return logit >= 0.0f ? 1.0f / (1.0f + e) : e / (1.0f + e);
+    float probability;
+    rk_kernels_get()->sigmoid(&logit, 1, &probability);
+    return probability;
 }
 
 static struct {

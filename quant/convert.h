@@ -14,7 +14,7 @@ typedef void rk_range_fn(const float *x, size_t count, float *low, float *high);
 typedef void rk_to_u8_fn(const float *x, size_t count, float inverse_scale, int32_t zero, uint8_t *y);
 /* y = round(x * inverse_scale) within -127..127; a NaN becomes 0. */
 typedef void rk_to_s8_fn(const float *x, size_t count, float inverse_scale, int8_t *y);
-/* y = 1 / (1 + exp(-x)), within 2 units in the last place, without overflow; NaN stays NaN. */
+/* y = 1 / (1 + exp(-x)), within 3 units in the last place; 0 below -87, where it is less than 2^-125. NaN stays NaN. */
 typedef void rk_sigmoid_fn(const float *x, size_t count, float *y);
 
 #endif

@@ -142,10 +142,11 @@ GEMM_INLINE void gemm_multiply(const struct gemm_tile *tile, const int rows, con
 /* T(rows, panels, which): panels are 1 << which. */
 #define GEMM_TILES(T)                                                                                                  \
     T(1, 1, 0)                                                                                                         \
-    T(2, 1, 0) T(3, 1, 0) T(4, 1, 0) T(5, 1, 0) T(6, 1, 0) T(7, 1, 0) T(8, 1, 0) T(9, 1, 0) T(10, 1, 0) T(11, 1, 0)    \
-        T(12, 1, 0) T(1, 2, 1) T(2, 2, 1) T(3, 2, 1) T(4, 2, 1) T(5, 2, 1) T(6, 2, 1) T(7, 2, 1) T(8, 2, 1) T(9, 2, 1) \
-            T(10, 2, 1) T(11, 2, 1) T(12, 2, 1) T(1, 4, 2) T(2, 4, 2) T(3, 4, 2) T(4, 4, 2) T(5, 4, 2) T(6, 4, 2)      \
-                T(1, 8, 3) T(2, 8, 3) T(3, 8, 3)
+    T(2, 1, 0)                                                                                                         \
+    T(3, 1, 0) T(4, 1, 0) T(5, 1, 0) T(6, 1, 0) T(7, 1, 0) T(8, 1, 0) T(9, 1, 0) T(10, 1, 0) T(11, 1, 0) T(12, 1, 0)   \
+        T(1, 2, 1) T(2, 2, 1) T(3, 2, 1) T(4, 2, 1) T(5, 2, 1) T(6, 2, 1) T(7, 2, 1) T(8, 2, 1) T(9, 2, 1) T(10, 2, 1) \
+            T(11, 2, 1) T(12, 2, 1) T(1, 4, 2) T(2, 4, 2) T(3, 4, 2) T(4, 4, 2) T(5, 4, 2) T(6, 4, 2) T(1, 8, 3)       \
+                T(2, 8, 3) T(3, 8, 3)
 
 #define GEMM_FUNCTION(rows, panels, which)                                                                             \
     static void gemm_tile_##rows##_##panels(const struct gemm_tile *tile)                                              \

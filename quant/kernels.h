@@ -38,6 +38,7 @@ struct rk_kernels {
     rk_range_fn *range;
     rk_to_u8_fn *to_u8;
     rk_to_s8_fn *to_s8;
+    rk_sigmoid_fn *sigmoid;
 };
 
 /* In the order in which they override one another. "avx512" is F, BW, DQ and VL. */

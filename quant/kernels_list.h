@@ -19,7 +19,8 @@
     X(to_bf16, scalar, SCALAR)                                                                                         \
     X(range, scalar, SCALAR)                                                                                           \
     X(to_u8, scalar, SCALAR)                                                                                           \
-    X(to_s8, scalar, SCALAR)
+    X(to_s8, scalar, SCALAR)                                                                                           \
+    X(sigmoid, scalar, SCALAR)
 
 #ifdef RANKD_ISA_X86
 #define RK_KERNELS_X86(X)                                                                                              \
@@ -29,7 +30,17 @@
     X(gram_f32, avx2, AVX2)                                                                                            \
     X(gram_bf16, avx2, AVX2)                                                                                           \
     X(gram_int8, avx2, AVX2)                                                                                           \
+    X(to_bf16, avx2, AVX2)                                                                                             \
+    X(range, avx2, AVX2)                                                                                               \
+    X(to_u8, avx2, AVX2)                                                                                               \
+    X(to_s8, avx2, AVX2)                                                                                               \
+    X(sigmoid, avx2, AVX2)                                                                                             \
     RK_POOL_KERNELS(X, avx512, AVX512)                                                                                 \
+    X(to_bf16, avx512, AVX512)                                                                                         \
+    X(range, avx512, AVX512)                                                                                           \
+    X(to_u8, avx512, AVX512)                                                                                           \
+    X(to_s8, avx512, AVX512)                                                                                           \
+    X(sigmoid, avx512, AVX512)                                                                                         \
     X(dot_f32, avx512, AVX512)                                                                                         \
     X(gram_f32, avx512, AVX512)                                                                                        \
     X(gemm_f32, avx512, AVX512)                                                                                        \
