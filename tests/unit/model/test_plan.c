@@ -175,3 +175,28 @@ Test(plan, wrong_options_say_what_would_be_right)
                   cases[i].says);
     }
 }
+
+Test(plan, concatenated_vectors_have_no_format)
+{
+    const struct rk_model_spec cat = {.name = "feed",
+                                      .tables = tables,
+                                      .num_tables = 3,
+                                      .interaction.op = RK_INTERACTION_CAT};
+    struct rk_plan plan;
+    struct rk_error error = {0};
+    cr_assert_eq(rk_plan_from_options(&cat, NULL, "int8", &arena, &plan, &error), RK_OK, "%s", error.text);
+    cr_assert_eq(rk_plan_from_options(&cat, NULL, "top=int8,interaction=int8", &arena, &plan, &error), RK_INVALID);
+    cr_assert(strstr(error.text, "leave 'interaction' out") != NULL, "%s", error.text);
+}
+
+Test(plan, annotations_are_ignored)
+{
+    struct rk_plan plan;
+    struct rk_error error;
+    cr_assert_eq(
+        parse(HEAD "\"x-by\": [1], \"towers\": {\"x-why\": 2}, \"tables\": [{\"name\": \"item\", \"x-loss\": 0.1}]}",
+              &plan, &error),
+        RK_OK, "%s", error.text);
+    cr_assert_eq(plan.num_tables, 1);
+    cr_assert(!plan.tables[0].has_format && !plan.tables[0].pruned);
+}
