@@ -1,7 +1,7 @@
 /* The arithmetic of packed linear layers (quant/linear.h): rows of activations times panels of weights, and what
  * happens to each sum before it is stored.
  *
- * A group is what 4 bytes of input hold. Panels of RK_GEMM_CHANNELS output channels lie behind one another, each
+ * A group is what 4 bytes of input hold. Panels of RK_GEMM_CHANNELS output channels lie panel_bytes apart, each
  * [groups][channels][4 bytes], 64-byte aligned; channels past `out` and inputs past the last one are zeros.
  *
  * One chain of operations per output element, in every variant:
@@ -31,6 +31,7 @@ struct rk_gemm {
     const void *x; /* [rows], x_bytes apart, groups * 4 bytes of each are read; 4-byte aligned */
     size_t x_bytes;
     const void *panels;
+    size_t panel_bytes; /* from one panel to the next, a multiple of 64 */
     uint32_t groups, rows, out;
     const float *bias; /* [channels of all panels] */
     /* int8 only */

@@ -8,7 +8,7 @@
 /* The weights of channel o: its first group; those of the next groups follow RK_GEMM_LINE_BYTES apart. */
 static const char *channel(const struct rk_gemm *gemm, uint32_t o)
 {
-    return (const char *)gemm->panels + (size_t)(o / RK_GEMM_CHANNELS) * gemm->groups * RK_GEMM_LINE_BYTES +
+    return (const char *)gemm->panels + o / RK_GEMM_CHANNELS * gemm->panel_bytes +
            o % RK_GEMM_CHANNELS * RK_GEMM_GROUP_BYTES;
 }
 

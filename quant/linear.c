@@ -14,7 +14,7 @@
 #include "quant/base/checked.h"
 #include "quant/kernels.h"
 
-enum { LINE = 64, HUGE_PAGE = 2 << 20, PREFETCHED_BYTES = 64 << 10 };
+enum { LINE = 64, HUGE_PAGE = 2 << 20, HUGE_FROM = 256 << 10, PREFETCHED_BYTES = 64 << 10 };
 
 /* Rows whose floats are written and then quantised while they are still in cache. */
 enum { SCRATCH_ROWS = 48 };
@@ -107,19 +107,25 @@ enum rk_status rk_linear_create(const struct rk_linear_source *source, struct rk
         return status;
     const size_t per_group = RK_GEMM_GROUP_BYTES / rk_dense_element_bytes(source->format);
     const uint32_t groups = (uint32_t)((source->columns + per_group - 1) / per_group);
-    const size_t panel_bytes = (size_t)groups * RK_GEMM_LINE_BYTES,
+    const size_t panel_bytes = ((size_t)groups | 1) * RK_GEMM_LINE_BYTES,
                  panels = ((size_t)source->out + RK_GEMM_CHANNELS - 1) / RK_GEMM_CHANNELS,
                  channels = panels * RK_GEMM_CHANNELS, head_bytes = round_up(sizeof(struct rk_linear), LINE),
                  behind_bytes = head_bytes + (3 * channels + source->columns) * sizeof(float);
     const bool gained = source->format == RK_DENSE_INT8 && source->gain != NULL;
     uint64_t panels_bytes, bytes;
     void *block;
-    if (!rk_checked_mul(panels, panel_bytes, &panels_bytes) || !rk_checked_add(panels_bytes, behind_bytes, &bytes) ||
-        bytes > PTRDIFF_MAX || posix_memalign(&block, panels_bytes >= HUGE_PAGE ? HUGE_PAGE : LINE, bytes) != 0)
+    bool fits = rk_checked_mul(panels, panel_bytes, &panels_bytes) &&
+                rk_checked_add(panels_bytes, behind_bytes, &bytes) && bytes < PTRDIFF_MAX - HUGE_PAGE;
+    const size_t alignment = fits && bytes >= HUGE_FROM ? HUGE_PAGE : LINE;
+    if (fits) {
+        bytes = round_up(bytes, alignment);
+        fits = posix_memalign(&block, alignment, bytes) == 0;
+    }
+    if (!fits)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory for a layer of %u inputs and %u outputs",
                             source->columns, source->out);
-    if (panels_bytes >= HUGE_PAGE)
-        madvise(block, panels_bytes, MADV_HUGEPAGE); /* a wish: without it all works as well, only slower */
+    if (alignment == HUGE_PAGE)
+        madvise(block, bytes, MADV_HUGEPAGE); /* a wish: without it all works as well, only slower */
     memset(block, 0, bytes);
     struct rk_linear *linear = (struct rk_linear *)((char *)block + panels_bytes);
     float *bias = (float *)((char *)linear + head_bytes);
@@ -272,6 +278,7 @@ void rk_linear_run(const struct rk_linear *linear, const struct rk_matrix *x, ui
     const bool own_ranges = linear->format == RK_DENSE_INT8 && !linear->calibrated;
     struct rk_gemm gemm = {.x_bytes = x->row_bytes,
                            .panels = linear->panels,
+                           .panel_bytes = linear->panel_bytes,
                            .groups = linear->groups,
                            .out = linear->out,
                            .bias = linear->bias,

@@ -6,7 +6,7 @@
  * shares its batch.
  *
  * Packed layout, for all formats: panels of 16 output channels, each [groups][16 channels][4 bytes], where a group is
- * what 4 bytes of input hold: 1 float32, 2 bfloat16 or 4 bytes. Missing channels and inputs are zeros. */
+ * what 4 bytes of input hold: 1 float32, 2 bfloat16 or 4 bytes (quant/gemm.h, which also spells out the arithmetic). */
 #ifndef RANKD_QUANT_LINEAR_H
 #define RANKD_QUANT_LINEAR_H
 

@@ -11,46 +11,22 @@
  *   from fp32  us, when the candidate's vectors are float32 and are brought into the format first
  */
 #include <getopt.h>
-#include <immintrin.h>
 #include <jansson.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "quant/dense.h"
 #include "quant/kernels_list.h"
+#include "tests/bench/probes.h"
 
-enum { CANDIDATES = 32, ROUNDS = 25, MAX_CASES = 64, PROBE_STEPS = 20000, PROBE_SUMS = 12 };
+enum { CANDIDATES = 32, ROUNDS = 25, MAX_CASES = 64 };
 
 static const struct shape {
     uint32_t count, dim, first;
 } shapes[] = {{27, 128, 0}, {27, 128, 13}, {40, 64, 0}, {9, 32, 0}, {7, 16, 0}};
-
-/* ---- probes ---- */
-
-#define PROBE(name, isa, type, zero, step)                                                                             \
-    __attribute__((target(isa), noinline)) static void name(void)                                                      \
-    {                                                                                                                  \
-        type s0 = zero, s1 = s0, s2 = s0, s3 = s0, s4 = s0, s5 = s0, s6 = s0, s7 = s0, s8 = s0, s9 = s0, s10 = s0,     \
-             s11 = s0, x = s0;                                                                                         \
-        __asm__ volatile("" : "+v"(x));                                                                                \
-        for (int i = 0; i < PROBE_STEPS; i++) {                                                                        \
-            s0 = step(s0), s1 = step(s1), s2 = step(s2), s3 = step(s3), s4 = step(s4), s5 = step(s5), s6 = step(s6),   \
-            s7 = step(s7), s8 = step(s8), s9 = step(s9), s10 = step(s10), s11 = step(s11);                             \
-            __asm__ volatile(""                                                                                        \
-                             : "+v"(s0), "+v"(s1), "+v"(s2), "+v"(s3), "+v"(s4), "+v"(s5), "+v"(s6), "+v"(s7),         \
-                               "+v"(s8), "+v"(s9), "+v"(s10), "+v"(s11));                                              \
-        }                                                                                                              \
-    }
-#define STEP_F32(s)  _mm512_fmadd_ps(x, x, s)
-#define STEP_BF16(s) _mm512_dpbf16_ps(s, (__m512bh)x, (__m512bh)x)
-#define STEP_INT8(s) _mm512_dpbusd_epi32(s, x, x)
-PROBE(probe_f32, "avx512f", __m512, _mm512_setzero_ps(), STEP_F32)
-PROBE(probe_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), STEP_BF16)
-PROBE(probe_int8, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), STEP_INT8)
 
 /* ---- formats ---- */
 
@@ -99,12 +75,9 @@ static const struct format {
     enum rk_dense_format elements;
     void (*run)(void (*function)(void), const struct candidate *candidate, const struct shape *shape, float *z);
     void (*convert)(struct candidate *candidate, uint32_t v, uint32_t dim); /* NULL: float32 stays */
-    enum rk_isa probe_isa;
-    void (*probe)(void);
-    uint32_t probe_macs; /* of one step */
-} formats[] = {{"fp32", "gram_f32", RK_DENSE_F32, run_f32, NULL, RK_ISA_AVX512, probe_f32, 16},
-               {"bf16", "gram_bf16", RK_DENSE_BF16, run_bf16, convert_bf16, RK_ISA_AVX512_BF16, probe_bf16, 32},
-               {"int8", "gram_int8", RK_DENSE_INT8, run_int8, convert_int8, RK_ISA_AVX512_VNNI, probe_int8, 64}};
+} formats[] = {{"fp32", "gram_f32", RK_DENSE_F32, run_f32, NULL},
+               {"bf16", "gram_bf16", RK_DENSE_BF16, run_bf16, convert_bf16},
+               {"int8", "gram_int8", RK_DENSE_INT8, run_int8, convert_int8}};
 enum { NUM_FORMATS = sizeof formats / sizeof *formats, NUM_SHAPES = sizeof shapes / sizeof *shapes };
 
 /* ---- measuring ---- */
@@ -117,13 +90,6 @@ struct measurement {
     float *z;
     double us[ROUNDS], from_f32_us[ROUNDS];
 };
-
-static double now_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static void *lines(size_t bytes)
 {
@@ -171,32 +137,6 @@ static double time_us(const struct measurement *measurement, bool convert, doubl
         spent = now_s() - start;
     } while (spent < seconds);
     return 1e6 * spent / (double)candidates;
-}
-
-/* Multiply-adds per microsecond. */
-static double time_probe(const struct format *format, double seconds)
-{
-    uint64_t steps = 0;
-    const double start = now_s();
-    double spent;
-    do {
-        format->probe();
-        steps += (uint64_t)PROBE_STEPS * PROBE_SUMS;
-        spent = now_s() - start;
-    } while (spent < seconds);
-    return 1e-6 * (double)(steps * format->probe_macs) / spent;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double values[static ROUNDS])
-{
-    qsort(values, ROUNDS, sizeof *values, compare_doubles);
-    return values[ROUNDS / 2];
 }
 
 static void pin(void)
@@ -255,7 +195,7 @@ int main(int argc, char **argv)
     const double slice = seconds / ROUNDS / (count + NUM_FORMATS);
     for (int round = 0; round < ROUNDS; round++) {
         for (int f = 0; f < NUM_FORMATS; f++)
-            peaks[f][round] = rk_isa_usable(formats[f].probe_isa) ? time_probe(&formats[f], slice) : NAN;
+            peaks[f][round] = probe_rate(formats[f].elements, slice);
         for (uint32_t m = 0; m < count; m++) {
             measurements[m].us[round] = time_us(&measurements[m], false, slice / 2);
             if (measurements[m].format->convert != NULL)
@@ -267,7 +207,7 @@ int main(int argc, char **argv)
 
     double peak[NUM_FORMATS];
     for (int f = 0; f < NUM_FORMATS; f++)
-        peak[f] = median(peaks[f]);
+        peak[f] = median(peaks[f], ROUNDS);
     json_t *list = json_array();
     if (!json) {
         printf("one core; peak multiply-adds per us:");
@@ -278,7 +218,7 @@ int main(int argc, char **argv)
     }
     for (uint32_t m = 0; m < count; m++) {
         const struct shape *shape = measurements[m].shape;
-        const double us = median(measurements[m].us), from_f32_us = median(measurements[m].from_f32_us),
+        const double us = median(measurements[m].us, ROUNDS), from_f32_us = median(measurements[m].from_f32_us, ROUNDS),
                      macs = (double)(rk_gram_elements(shape->count, false) - rk_gram_elements(shape->first, false)) *
                             shape->dim,
                      of_peak = us * peak[measurements[m].format - formats] / macs;

@@ -55,10 +55,11 @@ static struct problem problem_create(struct random *random, enum rk_dense_format
                                      uint32_t groups, bool wild)
 {
     struct problem p = {.channels = (size_t)(out + 15) / 16 * 16};
-    p.panels_bytes = p.channels * groups * RK_GEMM_GROUP_BYTES;
     const size_t row_bytes = groups * RK_GEMM_GROUP_BYTES;
     struct rk_gemm *gemm = &p.gemm;
     *gemm = (struct rk_gemm){.rows = rows, .out = out, .groups = groups, .relu = random_below(random, 2)};
+    gemm->panel_bytes = (groups + random_below(random, STRIDE_SLACK)) * RK_GEMM_LINE_BYTES;
+    p.panels_bytes = (p.channels / RK_GEMM_CHANNELS - 1) * gemm->panel_bytes + groups * RK_GEMM_LINE_BYTES;
     gemm->to = (enum rk_dense_format)random_below(random, RK_DENSE_FORMAT_COUNT);
     gemm->x_step = random_below(random, 2);
     gemm->inverse_scale = 20.0f * (1.0f + random_float(random));
@@ -80,8 +81,7 @@ static struct problem problem_create(struct random *random, enum rk_dense_format
         scales[o] = fabsf(any_float(random, wild)) * 1e-3f;
         sums[o] = 0;
         for (size_t k = 0; format == RK_DENSE_INT8 && k < row_bytes; k++)
-            sums[o] +=
-                (int8_t)panels[o / 16 * groups * RK_GEMM_LINE_BYTES + k / 4 * RK_GEMM_LINE_BYTES + o % 16 * 4 + k % 4];
+            sums[o] += (int8_t)panels[o / 16 * gemm->panel_bytes + k / 4 * RK_GEMM_LINE_BYTES + o % 16 * 4 + k % 4];
     }
     const size_t ranges = gemm->x_step == 0 ? 1 : rows;
     float *x_scales = filled(&p.x_scales, ranges * sizeof(float));
