@@ -30,6 +30,9 @@
     X(gram_f32, avx2, AVX2)                                                                                            \
     X(gram_bf16, avx2, AVX2)                                                                                           \
     X(gram_int8, avx2, AVX2)                                                                                           \
+    X(gemm_f32, avx2, AVX2)                                                                                            \
+    X(gemm_bf16, avx2, AVX2)                                                                                           \
+    X(gemm_int8, avx2, AVX2)                                                                                           \
     X(to_bf16, avx2, AVX2)                                                                                             \
     X(range, avx2, AVX2)                                                                                               \
     X(to_u8, avx2, AVX2)                                                                                               \
