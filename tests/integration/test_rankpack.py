@@ -104,8 +104,13 @@ class TestQuantisedScores(unittest.TestCase):
         errors = []
         for number in range(20):
             arguments, candidates = random_shape(rng), rng.choice([1, 5, 70])
-            towers = ",".join(f"{part}={rng.choice(['fp32', 'bf16', 'int8'])}" for part in ("bottom", "interaction", "top"))
-            row_format, calibrate = rng.choice(self.ROWS), rng.random() < 0.5
+            parts = {part: rng.choice(["fp32", "bf16", "int8"]) for part in ("bottom", "interaction", "top")}
+            op = arguments[arguments.index("--interaction") + 1]
+            if op == "cat":
+                del parts["interaction"]
+            layers = {part: number_format for part, number_format in parts.items() if part != "interaction" or op == "dcn_v2"}
+            towers = ",".join("=".join(item) for item in parts.items())
+            row_format, calibrate = rng.choice(self.ROWS), rng.random() < 0.5 and "int8" in layers.values()
             with self.subTest(number=number, arguments=" ".join(map(str, arguments)), rows=row_format, towers=towers, calibrate=calibrate):
                 folder = scratch("quantised")
                 path, made = folder / "requests.jsonl", folder / "m/2"
