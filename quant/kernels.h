@@ -16,9 +16,6 @@
 #include "quant/pool.h"
 #include "quant/rows.h"
 
-/* sum over i < dim of a[i] * b[i] */
-typedef float rk_dot_f32_fn(const float *a, const float *b, size_t dim);
-
 struct rk_kernels {
     union {
         rk_pool_fn *pool[RK_ROW_FORMAT_COUNT]; /* by row format */
@@ -29,7 +26,6 @@ struct rk_kernels {
         };
     };
     rk_kept_rows_fn *kept_rows;
-    rk_dot_f32_fn *dot_f32;
     rk_gram_f32_fn *gram_f32;
     rk_gram_bf16_fn *gram_bf16;
     rk_gram_int8_fn *gram_int8;
@@ -67,7 +63,7 @@ int rk_isa_usable(enum rk_isa isa);
 /* The chosen kernels. The first call chooses; safe from any thread. */
 const struct rk_kernels *rk_kernels_get(void);
 
-/* One line for people: "avx512: pool_f32 dot_f32; scalar: gram_f32". Static storage. */
+/* One line for people: "avx512: pool_f32 gram_f32; scalar: range". Static storage. */
 const char *rk_kernels_describe(void);
 
 #endif

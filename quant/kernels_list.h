@@ -9,7 +9,6 @@
 #define RK_KERNELS_SCALAR(X)                                                                                           \
     RK_POOL_KERNELS(X, scalar, SCALAR)                                                                                 \
     X(kept_rows, scalar, SCALAR)                                                                                       \
-    X(dot_f32, scalar, SCALAR)                                                                                         \
     X(gram_f32, scalar, SCALAR)                                                                                        \
     X(gram_bf16, scalar, SCALAR)                                                                                       \
     X(gram_int8, scalar, SCALAR)                                                                                       \
@@ -26,7 +25,6 @@
 #define RK_KERNELS_X86(X)                                                                                              \
     RK_POOL_KERNELS(X, avx2, AVX2)                                                                                     \
     X(kept_rows, avx2, AVX2)                                                                                           \
-    X(dot_f32, avx2, AVX2)                                                                                             \
     X(gram_f32, avx2, AVX2)                                                                                            \
     X(gram_bf16, avx2, AVX2)                                                                                           \
     X(gram_int8, avx2, AVX2)                                                                                           \
@@ -44,7 +42,6 @@
     X(to_u8, avx512, AVX512)                                                                                           \
     X(to_s8, avx512, AVX512)                                                                                           \
     X(sigmoid, avx512, AVX512)                                                                                         \
-    X(dot_f32, avx512, AVX512)                                                                                         \
     X(gram_f32, avx512, AVX512)                                                                                        \
     X(gemm_f32, avx512, AVX512)                                                                                        \
     X(gram_int8, avx512_vnni, AVX512_VNNI)                                                                             \
