@@ -179,7 +179,7 @@ size_t rk_linear_bytes(const struct rk_linear *linear)
 
 size_t rk_matrix_row_bytes(enum rk_dense_format format, uint32_t columns)
 {
-    return round_up(columns * rk_dense_element_bytes(format), LINE);
+    return round_up(columns * rk_dense_element_bytes(format), LINE) | LINE; /* an odd number of lines, as of panels */
 }
 
 static char *row_of(const struct rk_matrix *matrix, uint32_t row)
@@ -187,12 +187,13 @@ static char *row_of(const struct rk_matrix *matrix, uint32_t row)
     return (char *)matrix->values + row * matrix->row_bytes;
 }
 
-/* Zeros behind the columns of a layer's input. */
+/* Zeros behind the columns of a layer's input, to the end of the last group. */
 static void pad(const struct rk_linear *linear, uint32_t rows, struct rk_matrix *matrix)
 {
-    const size_t used = linear->columns * rk_dense_element_bytes(linear->format);
-    for (uint32_t r = 0; used < matrix->row_bytes && r < rows; r++)
-        memset(row_of(matrix, r) + used, 0, matrix->row_bytes - used);
+    const size_t used = linear->columns * rk_dense_element_bytes(linear->format),
+                 padding = (size_t)linear->groups * RK_GEMM_GROUP_BYTES - used;
+    for (uint32_t r = 0; padding > 0 && r < rows; r++)
+        memset(row_of(matrix, r) + used, 0, padding);
 }
 
 enum { GAIN_COLUMNS = 512 }; /* multiplied at a time, on the stack */

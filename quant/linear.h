@@ -47,11 +47,12 @@ size_t rk_linear_bytes(const struct rk_linear *linear); /* of memory held */
 /* Rows of activations in the format of the layer that reads them. */
 struct rk_matrix {
     void *values;     /* row r begins at values + r * row_bytes; 64-byte aligned */
-    size_t row_bytes; /* a multiple of 64, at least rk_matrix_row_bytes(); what lies past the last column is zero, or
-                         for int8 anything */
+    size_t row_bytes; /* a multiple of 64 that holds the columns; rk_matrix_row_bytes() is the fastest. Up to the next
+                         multiple of 4 bytes, zeros lie past the last column */
     float *scales;    /* int8: [rows]; x = scales[r] * (q - zeros[r]). Unused for a calibrated layer */
     int32_t *zeros;   /* int8: [rows] */
 };
+/* An odd number of 64 bytes: a layer reads a dozen rows at a time, which must not compete for the same cache sets. */
 size_t rk_matrix_row_bytes(enum rk_dense_format format, uint32_t columns);
 
 /* Brings float rows x[rows][columns], x_stride floats apart, into the format that `linear` reads. Fills the padding. */

@@ -77,7 +77,7 @@ static struct rk_matrix matrix_create(enum rk_dense_format format, uint32_t rows
     matrix.values = zeroed(rows, matrix.row_bytes);
     matrix.scales = zeroed(rows, sizeof(float));
     matrix.zeros = zeroed(rows, sizeof(int32_t));
-    memset(matrix.values, 0xcd, rows * matrix.row_bytes);
+    memset(matrix.values, 0xff, rows * matrix.row_bytes); /* NaN in padding would show */
     return matrix;
 }
 
