@@ -5,7 +5,7 @@
 #include "model/model.h"
 #include "model/plan.h"
 
-/* What the layers read over a sample of requests, times their gains, in the order of rk_model_spec_layers. */
+/* In what ranges layers shall take their inputs, times their gains, to lie; in the order of rk_model_spec_layers. */
 struct rk_input_ranges {
     struct rk_input_range {
         float low, high;
@@ -13,7 +13,10 @@ struct rk_input_ranges {
     uint64_t num_candidates; /* of the sample */
 };
 
-/* Scores the requests of a file and notes what each layer read. Towers must be float32. Errors name file and line. */
+/* Scores the requests of a file, twice, and chooses for each layer the range that rounds what it read best: the one
+ * with the smallest mean squared error, which may clip the largest inputs. Towers must be float32. Errors name file and
+ * line.
+ */
 enum rk_status rk_input_ranges_read(const struct rk_model *model, const char *requests, struct rk_input_ranges *ranges,
                                     struct rk_error *error);
 

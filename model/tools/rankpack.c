@@ -106,8 +106,9 @@ const struct cli_command rankpack_commands[] = {
                  OPTION("towers", "FORMATS", "fp32, bf16 or int8: one for all, or bottom=..,interaction=..,top=.."),
                  OPTION("plan", "FILE", "formats and kept rows from a plan, instead of --rows and --towers"),
                  OPTION("calibrate", "FILE",
-                        "JSON lines: int8 layers get the input ranges seen in these requests, lowest to highest; "
-                        "left out: each row finds its own range"),
+                        "JSON lines: int8 layers get fixed input ranges, those that round what they read in these "
+                        "requests with the least squared error, so that the largest may be clipped; left out: each row "
+                        "finds its own range, which is more accurate and a little slower"),
                  OPTION("shard-bytes", "BYTES", "cut tables into files of at most so many bytes (as the source)"),
                  OPTION("shard-rows", "N", "cut tables into files of at most so many rows"),
                  FLAG("json", "print JSON")}},

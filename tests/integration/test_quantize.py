@@ -130,19 +130,36 @@ class TestTowers(unittest.TestCase):
             self.assertLess(error, bound, towers)
             self.assertGreater(error, 1e-6, "nothing was quantised")
 
-    def test_calibration_fixes_the_ranges_that_the_sample_reached(self):
-        folder = fixture.scratch("calibrated")
+    def test_calibration_fixes_the_ranges_that_round_the_sample_best(self):
+        folder, rng = fixture.scratch("calibrated"), numpy.random.default_rng(fixture.seed())
         source, requests = synth(folder, "--tables", 2, "--rows", 50, "--dim", 8, "--bottom", "3-8", "--top", "0-16-1")
-        summary = json.loads(fixture.rankpack("quantize", source, "--towers", "int8", "--calibrate", folder / "requests.jsonl", "--output",
-                                              folder / "m/2", "--json").stdout)
-        self.assertEqual(summary["calibrated_candidates"], 120)
-        dense = numpy.array([r["context"].get("dense", []) + c.get("dense", []) for r in requests for c in r["candidates"]], dtype=numpy.float32)
-        low, high = manifest_of(folder / "m/2")["bottom_mlp"][0]["input"]
-        oracle = Oracle(folder / "m/2")
-        dense *= oracle.tensor(oracle.manifest["bottom_mlp"][0]["gain"]).astype(numpy.float32)
-        self.assertEqual((numpy.float32(low), numpy.float32(high)), (min(dense.min(), 0), max(dense.max(), 0)))
-        for request, got in zip(requests, logits(folder / "m/2", folder / "requests.jsonl")):
-            self.assertLess(numpy.abs(got - oracle.logits(request)).max(), 0.02)
+        for name, tail in (("even", 1), ("outliers", 5)):
+            with self.subTest(name):
+                path, made = folder / f"{name}.jsonl", folder / name / "1"
+                context, candidate = requests[0]["context"], requests[0]["candidates"][0]
+
+                def dense(part):
+                    return {**part, "dense": [float(x) for x in rng.uniform(-1, 1, len(part.get("dense", []))) ** tail]}
+
+                sample = [{"id": str(i), "context": dense(context), "candidates": [dense(candidate) for _ in range(20)]} for i in range(150)]
+                path.write_text("".join(json.dumps(request) + "\n" for request in sample), encoding="utf-8")
+                summary = json.loads(fixture.rankpack("quantize", source, "--towers", "int8", "--calibrate", path, "--output", made, "--json").stdout)
+                self.assertEqual(summary["calibrated_candidates"], 3000)
+                oracle = Oracle(made)
+                seen = numpy.array([r["context"].get("dense", []) + c.get("dense", []) for r in sample for c in r["candidates"]])
+                seen = seen * oracle.tensor(oracle.manifest["bottom_mlp"][0]["gain"])
+
+                def rounding(low, high):
+                    step = (high - low) / 255
+                    return ((numpy.clip(numpy.round(seen / step), numpy.round(low / step), numpy.round(high / step)) * step - seen) ** 2).mean()
+
+                low, high = oracle.manifest["bottom_mlp"][0]["input"]
+                ends = min(seen.min(), 0), max(seen.max(), 0)
+                self.assertTrue(ends[0] - 1e-6 <= low <= 0 <= high <= ends[1] + 1e-6, f"{low} {high} within {ends}")
+                least = min(rounding(ends[0] * l / 20, ends[1] * h / 20) for l in range(1, 21) for h in range(1, 21))
+                self.assertLessEqual(rounding(low, high), 1.1 * least)
+        for request, got in zip(requests, logits(folder / "even/1", folder / "requests.jsonl")):
+            self.assertLess(numpy.abs(got - Oracle(folder / "even/1").logits(request)).max(), 0.02)
 
     def test_quantised_towers_are_kept_or_refused(self):
         folder = fixture.scratch("again")
@@ -178,6 +195,7 @@ class TestCommand(unittest.TestCase):
                                       (["--rows", "int8", "--plan", folder / "plan.json"], 2, "--plan"),
                                       (["--plan", folder / "plan.json"], 1, "has 4099"), (["--plan", folder / "none.json"], 1, "none.json"),
                                       (["--rows", "int8", "--calibrate", folder / "plan.json"], 1, "makes no int8 layers"),
+                                      (["--towers", "int8", "--calibrate", "-"], 1, "put them into a file"),
                                       (["--towers", "int8", "--calibrate", folder / "none.jsonl"], 1, "none.jsonl")):
             result = fixture.rankpack("quantize", source, *arguments, "--output", folder / "m/1", check=False)
             self.assertEqual(result.returncode, code, f"{arguments}: {result.stderr}")

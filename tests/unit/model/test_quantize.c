@@ -110,7 +110,7 @@ Test(quantize, rows_are_what_each_formats_encoder_makes_of_them)
         const struct rk_quantize_result result = quantize_fine(&plan);
         const struct rk_table_spec *spec = &rk_model_spec_of(made)->tables[0];
         double largest = 0, sum = 0;
-        cr_assert_eq(spec->format, f);
+        cr_assert_eq(spec->format, (enum rk_row_format)f);
         cr_assert_eq(spec->num_shards, 3, "5 rows in files of 2 stay so");
         for (int r = 0; r < ROWS_A; r++) {
             unsigned char row[64];
