@@ -149,6 +149,9 @@ enum rk_status rk_model_spec_check(const struct rk_model_spec *spec, struct rk_e
 /* Only for a checked spec. */
 struct rk_model_widths rk_model_spec_widths(const struct rk_model_spec *spec);
 
+/* "int8/int4 rows, fp32/int8 towers", in `text`, cut off at size bytes. Returns it. Only for a checked spec. */
+const char *rk_model_spec_formats(const struct rk_model_spec *spec, char *text, size_t size);
+
 /* What one candidate costs: for `inspect` and for capacity planning. Context features are counted as if the request had
  * one candidate. Bytes assume ids_per_feature rows per bag. */
 struct rk_model_cost {

@@ -98,6 +98,13 @@ static bool wait_for_drain(struct rk_daemon *daemon, int signals)
 
 static void announce(const struct rk_daemon *daemon)
 {
+    for (uint32_t m = 0; m < daemon->registry.num_models; m++) {
+        const struct rk_served_model *served = &daemon->registry.models[m];
+        char formats[160];
+        rk_log(RK_LOG_INFO, "loaded model=%s version=%" PRId64 " in %s: %.1f MiB", served->name, served->version,
+               rk_model_spec_formats(served->spec, formats, sizeof formats),
+               (double)rk_model_bytes(served->model) / 1048576.0);
+    }
     char models[1024];
     rk_registry_list(&daemon->registry, models, sizeof models);
     rk_log(RK_LOG_INFO, "serving %s on %s; workers=%u event_loops=%u backend: %s", models,
