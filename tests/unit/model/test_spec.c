@@ -235,6 +235,18 @@ static void set_formats(enum rk_dense_format format)
     }
 }
 
+Test(spec, formats_are_told_in_a_few_words)
+{
+    char text[64], little[8];
+    describe(RK_INTERACTION_DOT);
+    cr_assert_str_eq(rk_model_spec_formats(&model.spec, text, sizeof text), "fp32 rows, fp32 towers");
+    model.table_specs[0].format = RK_ROWS_INT4;
+    model.top[0].format = RK_DENSE_INT8;
+    model.spec.interaction.format = RK_DENSE_BF16;
+    cr_assert_str_eq(rk_model_spec_formats(&model.spec, text, sizeof text), "fp32/int4 rows, fp32/bf16/int8 towers");
+    cr_assert_str_eq(rk_model_spec_formats(&model.spec, little, sizeof little), "fp32/in");
+}
+
 Test(spec, layers_have_formats)
 {
     for (int op = 0; op < 3; op++)
