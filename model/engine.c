@@ -18,9 +18,11 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "model/interaction.h"
 #include "model/scratch.h"
@@ -42,6 +44,8 @@ struct rk_engine {
     uint32_t context_stride, candidate_stride;
     struct rk_engine_counters counters;
     struct rk_observer observer;
+    struct rk_run_cost *cost; /* of the run that is going on, when somebody asked */
+    uint64_t marked_ns;       /* until when it is accounted for */
 
     unsigned char *memory; /* everything below, and the scratch of towers and interaction */
     float *dense, *context, *candidate, *logits;
@@ -137,6 +141,35 @@ void rk_engine_destroy(struct rk_engine *engine)
     free(engine);
 }
 
+/* ---- what a run costs ---- */
+
+static uint64_t clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void begin_cost(struct rk_engine *engine, struct rk_run_cost *cost)
+{
+    engine->cost = cost;
+    if (cost == NULL)
+        return;
+    *cost = (struct rk_run_cost){0};
+    engine->marked_ns = clock_ns();
+}
+
+/* What was done since the last mark belongs to the member of struct rk_run_cost at `offset`. */
+static void mark_cost(struct rk_engine *engine, size_t offset)
+{
+    if (engine->cost == NULL)
+        return;
+    const uint64_t now_ns = clock_ns();
+    *(uint64_t *)((char *)engine->cost + offset) += now_ns - engine->marked_ns;
+    engine->marked_ns = now_ns;
+}
+#define MARK_COST(engine, part) mark_cost(engine, offsetof(struct rk_run_cost, part))
+
 /* ---- one tile ---- */
 
 /* Bags of rows [first, first + count) of one side. */
@@ -219,9 +252,13 @@ static void run_tile(struct rk_engine *engine, const struct rk_tile *tile, uint3
 {
     const uint32_t num_heads = engine->spec->num_heads;
     pool_features(engine, tile, first_segment);
+    MARK_COST(engine, lookup_ns);
     run_bottom(engine, tile, first_segment);
+    MARK_COST(engine, towers_ns);
     rk_interaction_run(engine->interaction, tile, &engine->observer, &engine->top_in);
+    MARK_COST(engine, interaction_ns);
     rk_tower_run(&engine->top, &engine->top_in, tile->num_rows, &engine->observer, engine->logits, num_heads);
+    MARK_COST(engine, towers_ns);
     for (uint32_t s = 0; s < tile->num_segments; s++)
         memcpy(engine->parts[s].logits, engine->logits + (size_t)tile->segments[s].first_row * num_heads,
                (size_t)engine->parts[s].count * num_heads * sizeof(float));
@@ -265,8 +302,10 @@ static struct rk_tile next_tile(struct rk_engine *engine, struct cursor *cursor)
     return tile;
 }
 
-enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices)
+enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices,
+                             struct rk_run_cost *cost)
 {
+    begin_cost(engine, cost);
     uint64_t num_candidates = 0;
     for (uint32_t s = 0; s < num_slices; s++) {
         assert((uint64_t)slices[s].first + slices[s].count <= slices[s].request->num_candidates);
@@ -285,11 +324,13 @@ enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *sl
             memcpy(engine->context, engine->context + (size_t)last_segment * engine->context_stride,
                    engine->context_stride * sizeof(float));
         const struct rk_tile tile = next_tile(engine, &cursor);
+        MARK_COST(engine, rest_ns);
         run_tile(engine, &tile, carried);
         last_segment = tile.num_segments - 1;
     }
     engine->counters.batches++;
     engine->counters.candidates += num_candidates;
+    MARK_COST(engine, rest_ns);
     return rk_model_damaged(engine->model) ? RK_CORRUPT : RK_OK;
 }
 
@@ -303,7 +344,7 @@ enum rk_status rk_engine_score(struct rk_engine *engine, const struct rk_request
                                        .first = first,
                                        .count = count,
                                        .logits = logits + (size_t)first * engine->spec->num_heads};
-        status = rk_engine_run(engine, &slice, 1);
+        status = rk_engine_run(engine, &slice, 1, NULL);
     }
     return status;
 }

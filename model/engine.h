@@ -16,6 +16,11 @@ struct rk_slice {
     float *logits; /* [count][num_heads], written by the engine */
 };
 
+/* Where the time of a run went; together they are all of it. */
+struct rk_run_cost {
+    uint64_t lookup_ns, interaction_ns, towers_ns, rest_ns;
+};
+
 struct rk_engine_counters { /* since create; read by the owner's thread */
     uint64_t batches, candidates, lookups, rows;
 };
@@ -28,8 +33,10 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
 void rk_engine_destroy(struct rk_engine *engine);
 
 /* Scores all slices in one batch, each candidate with the very bits that it gets in any other batch; the counts must
- * sum to at most max_batch. RK_CORRUPT when the model's files were damaged meanwhile: the logits are then worthless. */
-enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices);
+ * sum to at most max_batch. cost: where the time went, or NULL, which saves reading the clock a few times per tile.
+ * RK_CORRUPT when the model's files were damaged meanwhile: the logits are then worthless. */
+enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices,
+                             struct rk_run_cost *cost);
 
 /* From now on `see` is shown every linear layer's input rows (a layer that reads the context alone: once per request
  * and tile), with columns in the engine's own order. see NULL: no more. RK_UNSUPPORTED unless all layers are float32.

@@ -59,7 +59,7 @@ void rk_scorer_run(struct rk_scorer *scorer, uint32_t model)
     rk_batch_settle_dropped(batch);
     if (batch->num_slices == 0)
         return;
-    enum rk_status status = rk_engine_run(scorer->engines[model], batch->slices, batch->num_slices);
+    enum rk_status status = rk_engine_run(scorer->engines[model], batch->slices, batch->num_slices, NULL);
     if (status == RK_CORRUPT && rk_log_allowed(&scorer->alarmed, ALARM_INTERVAL_US))
         rk_log(RK_LOG_ERROR,
                "ALARM model=%s: its files were damaged while they were served, it answers DATA_LOSS; "

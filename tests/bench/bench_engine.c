@@ -287,7 +287,7 @@ static void time_engine(struct rk_engine *engine, struct measurement *measuremen
     do {
         const struct batch *batch = &measurement->batches[runs++ % measurement->num_batches];
         const struct rk_slice slice = {&batch->request, 0, measurement->size, measurement->logits};
-        if (rk_engine_run(engine, &slice, 1) != RK_OK)
+        if (rk_engine_run(engine, &slice, 1, NULL) != RK_OK)
             fail(NULL, "the engine failed: the model's files were damaged");
         spent = now_s() - start;
     } while (spent < seconds);

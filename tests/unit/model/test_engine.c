@@ -104,7 +104,7 @@ Test(engine, slices_of_many_requests_share_a_batch)
                     slices[s] = (struct rk_slice){&requests[s], first, count,
                                                   rk_arena_array(&arena, count * shape.num_heads, sizeof(float))};
                 }
-                cr_assert_eq(rk_engine_run(engine, slices, SLICES), RK_OK);
+                cr_assert_eq(rk_engine_run(engine, slices, SLICES, NULL), RK_OK);
                 for (int s = 0; s < SLICES; s++)
                     expect_logits(&model, slices[s].request, slices[s].first, slices[s].count, slices[s].logits,
                                   "slice");
@@ -185,7 +185,7 @@ Test(engine, a_score_does_not_depend_on_what_shares_its_batch)
                     slices[num_slices++] = (struct rk_slice){&request, done, own, split + done * num_heads};
                     done += own;
                 }
-                cr_assert_eq(rk_engine_run(engine, slices, num_slices), RK_OK);
+                cr_assert_eq(rk_engine_run(engine, slices, num_slices, NULL), RK_OK);
             }
             for (uint32_t i = 0; i < count * num_heads; i++)
                 cr_assert_eq(memcmp(&split[i], &whole[i], sizeof *split), 0,
@@ -215,7 +215,7 @@ Test(engine, what_a_neighbour_asks_changes_no_bit_of_a_score)
                 for (int i = 0; i < 60; i++)
                     ((float *)neighbour.candidate_dense)[i] = round == 1 ? NAN : 1e30f;
             const struct rk_slice slices[] = {{&neighbour, 0, 20, others}, {&request, 0, 20, again}};
-            cr_assert_eq(rk_engine_run(engine, slices, 2), RK_OK);
+            cr_assert_eq(rk_engine_run(engine, slices, 2, NULL), RK_OK);
             if (round == 0)
                 memcpy(first, again, sizeof first);
             cr_assert_eq(memcmp(first, again, sizeof first), 0, "op %d round %d: %.9g became %.9g", op, round,
@@ -281,6 +281,34 @@ Test(engine, a_damaged_model_gives_corrupt)
     small_model_close(&model);
 }
 
+Test(engine, a_run_says_where_its_time_went_and_scores_the_same)
+{
+    struct random random = random_from_seed();
+    const struct small_shape shape = small_shape_typical(RK_INTERACTION_DOT);
+    struct rk_model model;
+    small_model_describe(&model, &shape);
+    small_model_open(&model, &random);
+    struct rk_engine *engine = create_engine(&model, 300);
+    const struct rk_request request = small_bound_request(&model.spec, 300, 2, &random, &arena);
+    float expected[600], logits[600];
+    const struct rk_slice plain = {&request, 0, 300, expected}, costed = {&request, 0, 300, logits};
+    struct rk_run_cost cost;
+    memset(&cost, 0xff, sizeof cost);
+    cr_assert_eq(rk_engine_run(engine, &plain, 1, NULL), RK_OK);
+    struct timespec before, after;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    cr_assert_eq(rk_engine_run(engine, &costed, 1, &cost), RK_OK);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    const uint64_t most = (uint64_t)((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec);
+    cr_assert_arr_eq(expected, logits, 300 * model.spec.num_heads * sizeof(float));
+    cr_assert_gt(cost.lookup_ns, 0);
+    cr_assert_gt(cost.interaction_ns, 0);
+    cr_assert_gt(cost.towers_ns, 0);
+    cr_assert_leq(cost.lookup_ns + cost.interaction_ns + cost.towers_ns + cost.rest_ns, most);
+    rk_engine_destroy(engine);
+    small_model_close(&model);
+}
+
 Test(engine, batches_past_the_limit_are_refused_and_the_rest_is_counted)
 {
     struct random random = random_from_seed();
@@ -295,9 +323,9 @@ Test(engine, batches_past_the_limit_are_refused_and_the_rest_is_counted)
     const struct rk_request request = small_bound_request(&model.spec, 20, 2, &random, &arena);
     float logits[40];
     const struct rk_slice whole = {&request, 0, 20, logits}, nothing = {&request, 20, 0, logits};
-    cr_assert_eq(rk_engine_run(engine, &whole, 1), RK_INTERNAL);
-    cr_assert_eq(rk_engine_run(engine, &nothing, 1), RK_OK);
-    cr_assert_eq(rk_engine_run(engine, NULL, 0), RK_OK);
+    cr_assert_eq(rk_engine_run(engine, &whole, 1, NULL), RK_INTERNAL);
+    cr_assert_eq(rk_engine_run(engine, &nothing, 1, NULL), RK_OK);
+    cr_assert_eq(rk_engine_run(engine, NULL, 0, NULL), RK_OK);
     const struct rk_engine_counters before = *rk_engine_counters_of(engine);
     cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
     const struct rk_engine_counters *after = rk_engine_counters_of(engine);
