@@ -18,6 +18,7 @@ struct binding {
     struct rk_error *error;
     struct rk_bags *bags; /* [num_features]; offsets NULL: not seen yet */
     uint64_t num_ids, out_of_range;
+    uint64_t *out_of_range_of; /* [num_features]; NULL until there is one */
 };
 
 /* The block that is being bound. */
@@ -239,6 +240,20 @@ static enum rk_status resolve_ids(struct binding *binding, const struct block *b
     return RK_OK;
 }
 
+/* `before`: the count without this feature's ids. */
+static enum rk_status count_out_of_range(struct binding *binding, uint32_t feature, uint64_t before)
+{
+    if (binding->out_of_range == before)
+        return RK_OK;
+    if (binding->out_of_range_of == NULL)
+        binding->out_of_range_of =
+            rk_arena_array(binding->arena, binding->spec->num_features, sizeof *binding->out_of_range_of);
+    if (binding->out_of_range_of == NULL)
+        return exhausted(binding);
+    binding->out_of_range_of[feature] = binding->out_of_range - before;
+    return RK_OK;
+}
+
 static enum rk_status check_weights(struct binding *binding, const struct block *block,
                                     const struct rk_feature_spec *feature, const struct rk_named_bags *named,
                                     const uint32_t *offsets)
@@ -284,8 +299,11 @@ static enum rk_status bind_feature(struct binding *binding, struct block *block,
         status = offsets_of_lengths(binding, block, feature, named, &offsets);
     if (status == RK_OK)
         status = check_weights(binding, block, feature, named, offsets);
+    const uint64_t before = binding->out_of_range;
     if (status == RK_OK)
         status = resolve_ids(binding, block, feature, named, offsets);
+    if (status == RK_OK)
+        status = count_out_of_range(binding, index, before);
     if (status == RK_OK)
         binding->bags[index] = (struct rk_bags){
             .ids = named->ids,
@@ -338,6 +356,7 @@ enum rk_status rk_request_bind(const struct rk_model_spec *spec, const struct rk
             .bags = binding.bags,
             .num_ids = binding.num_ids,
             .out_of_range_ids = binding.out_of_range,
+            .out_of_range = binding.out_of_range_of,
         };
     return status;
 }

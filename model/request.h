@@ -59,6 +59,7 @@ struct rk_request {
     const struct rk_bags *bags;   /* [spec.num_features] in the spec's order */
     uint64_t num_ids;             /* in all bags together */
     uint64_t out_of_range_ids;    /* how many ids were outside their table */
+    const uint64_t *out_of_range; /* [spec.num_features]: how many of each feature's; NULL: none at all */
 };
 
 /* Checks `named` against the model and the limits and fills `request` (arrays it needs come from the arena).

@@ -5,11 +5,16 @@
 #include <stdint.h>
 #include <time.h>
 
-static inline uint64_t rk_clock_us(void)
+static inline uint64_t rk_clock_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline uint64_t rk_clock_us(void)
+{
+    return rk_clock_ns() / 1000u;
 }
 
 #endif

@@ -21,6 +21,7 @@
 #include "server/registry.h"
 
 struct rk_call;
+struct rk_job_cost;
 struct rk_job_pool;
 
 struct rk_job {
@@ -36,6 +37,7 @@ struct rk_job {
     void (*settled)(struct rk_job *job); /* by the thread that accounted for the last candidate */
     void *service;                       /* whose job it is */
     void *details;                       /* the service's own, in the arena */
+    struct rk_job_cost *cost;            /* NULL unless the caller asked for it (server/job_cost.h) */
 
     /* Under the queue's lock. */
     uint32_t slice_candidates; /* how many candidates one slice takes */

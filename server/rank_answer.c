@@ -5,9 +5,12 @@
 #include "server/rank_answer.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "model/engine.h"
 #include "proto/rank_codec.h"
+#include "server/clock.h"
+#include "server/job_cost.h"
 #include "server/top_k.h"
 
 static enum rk_status check_finite(const struct rk_job *job, struct rk_error *error)
@@ -51,6 +54,29 @@ static enum rk_status select_rows(struct rk_job *job, const struct rk_rank_detai
     return RK_OK;
 }
 
+/* Which features the ids out of range were of. */
+static enum rk_status name_out_of_range(struct rk_job *job, Rankd__V1__RankResponse *response)
+{
+    const struct rk_model_spec *spec = job->model->spec;
+    const uint64_t *counts = job->request.out_of_range;
+    response->out_of_range_ids = job->request.out_of_range_ids;
+    if (counts == NULL)
+        return RK_OK;
+    Rankd__V1__FeatureCount *items = rk_arena_array(&job->arena, spec->num_features, sizeof *items);
+    response->out_of_range = rk_arena_array(&job->arena, spec->num_features, sizeof *response->out_of_range);
+    if (items == NULL || response->out_of_range == NULL)
+        return RK_NO_MEMORY;
+    for (uint32_t f = 0; f < spec->num_features; f++) {
+        if (counts[f] == 0)
+            continue;
+        rankd__v1__feature_count__init(&items[f]);
+        items[f].feature = (char *)spec->features[f].name;
+        items[f].count = counts[f];
+        response->out_of_range[response->n_out_of_range++] = &items[f];
+    }
+    return RK_OK;
+}
+
 static enum rk_status build(struct rk_job *job, struct rk_rank_details *details)
 {
     const struct rk_model_spec *spec = job->model->spec;
@@ -79,14 +105,61 @@ static enum rk_status build(struct rk_job *job, struct rk_rank_details *details)
     response.version = job->model->version;
     response.heads = (char **)spec->heads;
     response.n_heads = spec->num_heads;
-    response.out_of_range_ids = job->request.out_of_range_ids;
+    if (name_out_of_range(job, &response) != RK_OK)
+        return RK_NO_MEMORY;
     return rk_rank_response_encode(&response, &job->arena, &details->answer, &details->answer_bytes);
+}
+
+static double us(uint64_t from_ns, uint64_t to_ns)
+{
+    return to_ns > from_ns ? (double)(to_ns - from_ns) / 1e3 : 0.0;
+}
+
+static double sum_us(const _Atomic uint64_t *ns)
+{
+    return (double)atomic_load_explicit(ns, memory_order_relaxed) / 1e3;
+}
+
+/* What the answer itself cost is known once it is encoded. So the costs are encoded by themselves and put behind it:
+ * parsers merge messages that follow one another. */
+static enum rk_status append_costs(struct rk_job *job, struct rk_rank_details *details, uint64_t answer_ns)
+{
+    const struct rk_job_cost *cost = job->cost;
+    const uint64_t now_ns = rk_clock_ns();
+    Rankd__V1__Costs costs = RANKD__V1__COSTS__INIT;
+    Rankd__V1__RankResponse response = RANKD__V1__RANK_RESPONSE__INIT;
+    costs.receive_us = us(cost->start_ns, cost->queued_ns);
+    costs.queue_us = us(cost->queued_ns, atomic_load_explicit(&cost->begun_ns, memory_order_relaxed));
+    costs.lookup_us = sum_us(&cost->lookup_ns);
+    costs.interaction_us = sum_us(&cost->interaction_ns);
+    costs.towers_us = sum_us(&cost->towers_ns);
+    costs.rest_us = sum_us(&cost->rest_ns);
+    costs.answer_us = us(answer_ns, now_ns);
+    costs.total_us = us(cost->start_ns, now_ns);
+    costs.batches = (uint32_t)atomic_load_explicit(&cost->batches, memory_order_relaxed);
+    costs.batch_candidates = atomic_load_explicit(&cost->batch_candidates, memory_order_relaxed);
+    response.costs = &costs;
+    uint8_t *bytes;
+    size_t length;
+    if (rk_rank_response_encode(&response, &job->arena, &bytes, &length) != RK_OK)
+        return RK_NO_MEMORY;
+    uint8_t *both = rk_arena_alloc(&job->arena, details->answer_bytes + length);
+    if (both == NULL)
+        return RK_NO_MEMORY;
+    memcpy(both, details->answer, details->answer_bytes);
+    memcpy(both + details->answer_bytes, bytes, length);
+    details->answer = both;
+    details->answer_bytes += length;
+    return RK_OK;
 }
 
 void rk_rank_answer(struct rk_job *job)
 {
     struct rk_rank_details *details = job->details;
+    const uint64_t answer_ns = job->cost != NULL ? rk_clock_ns() : 0;
     enum rk_status status = build(job, details);
+    if (status == RK_OK && job->cost != NULL)
+        status = append_costs(job, details, answer_ns);
     if (status != RK_OK) {
         details->answer = NULL;
         rk_error_set(&details->error, status, "out of memory for the answer");

@@ -16,6 +16,7 @@
 #include "proto/rank_codec.h"
 #include "server/clock.h"
 #include "server/connection.h"
+#include "server/job_cost.h"
 #include "server/rank_answer.h"
 
 #define MAX_REQUEST_ID_BYTES 128
@@ -217,6 +218,20 @@ static enum rk_status fill(struct rk_rank_service *service, struct rk_job *job, 
     return RK_OK;
 }
 
+/* Comes last: what follows is waiting. */
+static enum rk_status start_cost(struct rk_job *job, const struct rk_call *call, struct rk_error *error)
+{
+    const struct rk_rank_details *details = job->details;
+    if (!details->message->include_costs)
+        return RK_OK;
+    job->cost = rk_arena_array(&job->arena, 1, sizeof *job->cost);
+    if (job->cost == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for the costs");
+    job->cost->start_ns = rk_call_start_us(call) * 1000u;
+    job->cost->queued_ns = rk_clock_ns();
+    return RK_OK;
+}
+
 static enum rk_status decode(struct rk_job *job, const uint8_t *bytes, size_t length, struct rk_error *error)
 {
     struct rk_rank_details *details = rk_arena_array(&job->arena, 1, sizeof *details);
@@ -238,6 +253,8 @@ static void message(void *argument, struct rk_call *call, const uint8_t *bytes, 
     enum rk_status status = decode(job, bytes, length, &error);
     if (status == RK_OK)
         status = fill(service, job, job->details, &error);
+    if (status == RK_OK)
+        status = start_cost(job, call, &error);
     if (job->request.out_of_range_ids > 0) /* refused or not */
         rk_counter_add(&service->models[job->model->index].out_of_range_ids, job->request.out_of_range_ids);
     if (status == RK_OK) {

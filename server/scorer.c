@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "server/clock.h"
+#include "server/job_cost.h"
 #include "server/log.h"
 
 #define ALARM_INTERVAL_US 60000000u
@@ -59,7 +61,13 @@ void rk_scorer_run(struct rk_scorer *scorer, uint32_t model)
     rk_batch_settle_dropped(batch);
     if (batch->num_slices == 0)
         return;
-    enum rk_status status = rk_engine_run(scorer->engines[model], batch->slices, batch->num_slices, NULL);
+    struct rk_run_cost cost;
+    const bool asked = rk_batch_wants_cost(batch);
+    const uint64_t begun_ns = asked ? rk_clock_ns() : 0;
+    enum rk_status status =
+        rk_engine_run(scorer->engines[model], batch->slices, batch->num_slices, asked ? &cost : NULL);
+    if (asked)
+        rk_batch_add_cost(batch, begun_ns, &cost);
     if (status == RK_CORRUPT && rk_log_allowed(&scorer->alarmed, ALARM_INTERVAL_US))
         rk_log(RK_LOG_ERROR,
                "ALARM model=%s: its files were damaged while they were served, it answers DATA_LOSS; "

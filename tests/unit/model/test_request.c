@@ -69,6 +69,7 @@ Test(request, lengths_become_offsets_and_ids_stay_where_they_are)
     cr_assert_eq(request.context_dense, named.context.dense);
     cr_assert_eq(request.candidate_dense, named.candidates.dense);
     cr_assert_eq(request.out_of_range_ids, 0);
+    cr_assert_null(request.out_of_range);
     /* Sides alternate: features 0 and 2 are the context's. */
     for (uint32_t f = 0; f < 4; f++) {
         const struct rk_named_block *block = f % 2 == 0 ? &named.context : &named.candidates;
@@ -249,6 +250,10 @@ Test(request, ids_outside_follow_their_tables_policy)
     cr_assert_eq(request.bags[2].ids[1], 49);
     cr_assert_eq(request.bags[3].ids[11], 19);
     cr_assert_eq(request.out_of_range_ids, 3, "%llu", (unsigned long long)request.out_of_range_ids);
+    static const uint64_t counts[] = {0, 0, 2, 1};
+    for (uint32_t f = 0; f < 4; f++)
+        cr_assert_eq(request.out_of_range[f], counts[f], "feature %u: %llu", f,
+                     (unsigned long long)request.out_of_range[f]);
 }
 
 Test(request, the_candidate_is_found_among_empty_bags)
