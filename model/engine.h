@@ -19,6 +19,7 @@ struct rk_slice {
 /* Where the time of a run went; together they are all of it. */
 struct rk_run_cost {
     uint64_t lookup_ns, interaction_ns, towers_ns, rest_ns;
+    uint64_t transfer_ns; /* to and from a device's memory; 0 on the processor */
 };
 
 struct rk_engine_counters { /* since create; read by the owner's thread */

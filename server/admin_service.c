@@ -1,7 +1,6 @@
 /* GetStatus: sums the counters of all threads as they are at this moment. */
 #include "server/admin_service.h"
 
-#include "model/engine.h"
 #include "proto/rank_codec.h"
 #include "server/clock.h"
 #include "server/daemon.h"
@@ -19,12 +18,14 @@ static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena
     response->n_models = count;
     for (uint32_t i = 0; i < count; i++) {
         const struct rk_served_model *served = &daemon->registry.models[i];
-        bool damaged = rk_model_damaged(served->model);
+        const bool damaged = rk_model_damaged(served->model), lost = atomic_load(&daemon->registry.compute->lost);
         rankd__v1__model_status__init(&models[i]);
         models[i].name = (char *)served->name; /* the encoder only reads */
         models[i].version = served->version;
-        models[i].state = damaged ? "damaged" : "serving";
-        models[i].detail = damaged ? "its files changed while they were served; publish it anew and restart" : "";
+        models[i].state = damaged ? "damaged" : lost ? "unavailable" : "serving";
+        models[i].detail = damaged ? "its files changed while they were served; publish it anew and restart"
+                           : lost  ? "the backend's device is lost; restart rankd"
+                                   : "";
         models[i].bytes = rk_model_bytes(served->model);
         models[i].heads = (char **)served->spec->heads;
         models[i].n_heads = served->spec->num_heads;
@@ -70,7 +71,7 @@ static enum rk_status answer(struct rk_admin_service *service, struct rk_call *c
     Rankd__V1__StatusResponse response = RANKD__V1__STATUS_RESPONSE__INIT;
     response.build = RANKD_VERSION;
     response.uptime_s = (rk_clock_us() - daemon->started_us) / 1000000u;
-    response.backend = (char *)rk_engine_describe();
+    response.backend = (char *)daemon->registry.compute->description;
     response.workers = daemon->num_workers;
     response.event_loops = daemon->num_loops;
     response.queued = rk_queue_depth(daemon->queue);

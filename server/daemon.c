@@ -15,9 +15,12 @@
 
 #include "server/clock.h"
 
-static uint32_t num_processors(void)
+/* How many keep the backend busy. */
+static uint32_t default_workers(const struct rk_compute *compute)
 {
     cpu_set_t set;
+    if (compute->capabilities->num_runners > 0)
+        return compute->capabilities->num_runners;
     int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
     return count > 0 ? (uint32_t)count : 1;
 }
@@ -53,6 +56,7 @@ static void end_of_turn(void *context)
 static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loop *entry, struct rk_error *error)
 {
     const struct rk_options *options = &daemon->options;
+    const struct rk_compute *compute = daemon->registry.compute;
     struct rk_loop_config config = {.index = (uint32_t)(entry - daemon->loops),
                                     .limits = RK_GRPC_LIMITS_DEFAULT,
                                     .handshake_timeout_us = options->handshake_timeout_s * 1000000u,
@@ -66,7 +70,8 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     enum rk_status status = rk_loop_create(&config, &entry->loop, error);
     if (status != RK_OK)
         return status;
-    status = rk_express_create(&daemon->registry, options->in_place_us, &entry->express, error);
+    status = rk_express_create(&daemon->registry, compute->capabilities->in_place ? options->in_place_us : 0,
+                               &entry->express, error);
     if (status != RK_OK)
         return status;
     entry->loop->end_of_turn = end_of_turn;
@@ -93,7 +98,7 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
 static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *error)
 {
     const struct rk_options *options = &daemon->options;
-    uint32_t count = options->workers > 0 ? (uint32_t)options->workers : num_processors();
+    uint32_t count = options->workers > 0 ? (uint32_t)options->workers : default_workers(daemon->registry.compute);
     struct rk_queue_config config = {.num_models = daemon->registry.num_models,
                                      .max_jobs = (uint32_t)options->max_queued_requests,
                                      .max_batch = (uint32_t)options->max_batch};

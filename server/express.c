@@ -35,9 +35,11 @@ static uint64_t clock_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static enum rk_status measure_size(struct rk_engine *engine, const struct rk_model_spec *spec, uint32_t num_candidates,
-                                   struct rk_arena *arena, uint64_t *least_ns, struct rk_error *error)
+static enum rk_status measure_size(struct rk_scorer *scorer, const struct rk_served_model *model,
+                                   uint32_t num_candidates, struct rk_arena *arena, uint64_t *least_ns,
+                                   struct rk_error *error)
 {
+    const struct rk_model_spec *spec = model->spec;
     const struct rk_request_limits limits = RK_REQUEST_LIMITS_DEFAULT;
     const struct rk_traffic_options options = {.num_candidates = num_candidates};
     struct rk_random random = {.state = num_candidates};
@@ -50,10 +52,11 @@ static enum rk_status measure_size(struct rk_engine *engine, const struct rk_mod
         status = rk_traffic_request(spec, &options, &random, 0, arena, &named, error);
     if (status == RK_OK)
         status = rk_request_bind(spec, &limits, &named, arena, &request, error);
+    const struct rk_slice slice = {.request = &request, .count = num_candidates, .logits = logits};
     *least_ns = UINT64_MAX;
     for (int i = 0; status == RK_OK && i < MEASUREMENTS; i++) {
         uint64_t begin_ns = clock_ns();
-        status = rk_engine_score(engine, &request, logits);
+        status = rk_scorer_try(scorer, model->index, &slice, 1, NULL, error);
         uint64_t taken_ns = clock_ns() - begin_ns;
         if (taken_ns < *least_ns)
             *least_ns = taken_ns;
@@ -61,15 +64,15 @@ static enum rk_status measure_size(struct rk_engine *engine, const struct rk_mod
     return status;
 }
 
-static enum rk_status measure(struct rk_engine *engine, const struct rk_model_spec *spec, struct cost *cost,
+static enum rk_status measure(struct rk_scorer *scorer, const struct rk_served_model *model, struct cost *cost,
                               struct rk_error *error)
 {
     struct rk_arena arena;
     uint64_t many_ns = 0;
     rk_arena_init(&arena, 64 << 10);
-    enum rk_status status = measure_size(engine, spec, 1, &arena, &cost->first_ns, error);
+    enum rk_status status = measure_size(scorer, model, 1, &arena, &cost->first_ns, error);
     if (status == RK_OK)
-        status = measure_size(engine, spec, MAX_CANDIDATES, &arena, &many_ns, error);
+        status = measure_size(scorer, model, MAX_CANDIDATES, &arena, &many_ns, error);
     cost->more_ns = many_ns > cost->first_ns ? (many_ns - cost->first_ns) / (MAX_CANDIDATES - 1) + 1 : 1;
     rk_arena_deinit(&arena);
     return status;
@@ -100,7 +103,7 @@ enum rk_status rk_express_create(const struct rk_registry *registry, uint64_t bu
     if (budget_us > 0)
         status = rk_scorer_create(registry, MAX_CANDIDATES, &express->scorer, error);
     for (uint32_t i = 0; express->scorer != NULL && status == RK_OK && i < express->num_models; i++)
-        status = measure(rk_scorer_engine(express->scorer, i), registry->models[i].spec, &costs[i], error);
+        status = measure(express->scorer, &registry->models[i], &costs[i], error);
     if (status != RK_OK) {
         rk_error_prefix(error, "failed to make an express lane");
         rk_express_destroy(express);

@@ -1,5 +1,5 @@
-/* Answers on the spot. "" and "rankd.v1.Ranking" serve unless the server drains; a model serves unless it is damaged
- * too. */
+/* Answers on the spot. "" and "rankd.v1.Ranking" serve unless the server drains or its device is lost; a model serves
+ * unless it is damaged too. */
 #include "server/health_service.h"
 
 #include <string.h>
@@ -18,7 +18,8 @@ static enum rk_status answer(struct rk_health_service *service, struct rk_call *
     if (status != RK_OK)
         return status;
     const char *name = ((Grpc__Health__V1__HealthCheckRequest *)decoded)->service;
-    bool serving = !atomic_load_explicit(service->draining, memory_order_relaxed);
+    bool serving = !atomic_load_explicit(service->draining, memory_order_relaxed) &&
+                   !atomic_load_explicit(&service->registry->compute->lost, memory_order_relaxed);
     if (name[0] != '\0' && strcmp(name, "rankd.v1.Ranking") != 0) {
         const struct rk_served_model *model = rk_registry_find(service->registry, name);
         if (model == NULL)

@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 #include "embeddings/mapped_file.h"
-#include "model/engine.h"
 #include "quant/kernels.h"
 #include "server/clock.h"
 #include "server/command_line.h"
+#include "server/compute.h"
 #include "server/daemon.h"
 #include "server/log.h"
 #include "server/notify.h"
@@ -108,7 +108,8 @@ static void announce(const struct rk_daemon *daemon)
     char models[1024];
     rk_registry_list(&daemon->registry, models, sizeof models);
     rk_log(RK_LOG_INFO, "serving %s on %s; workers=%u event_loops=%u backend: %s", models,
-           rk_listener_address(daemon->listener), daemon->num_workers, daemon->num_loops, rk_engine_describe());
+           rk_listener_address(daemon->listener), daemon->num_workers, daemon->num_loops,
+           daemon->registry.compute->description);
 }
 
 static int serve(const struct rk_options *options, struct rk_registry *registry, int signals)
@@ -140,6 +141,23 @@ static int serve(const struct rk_options *options, struct rk_registry *registry,
     return code;
 }
 
+/* Loads the models, and serves them or says what it would serve. */
+static int run(const struct rk_command_line *line, struct rk_compute *compute, int signals)
+{
+    struct rk_error error = {0};
+    struct rk_registry registry;
+    enum rk_status status = rk_registry_open(line->options.model_repository, compute, &registry, &error);
+    if (status != RK_OK)
+        rk_log(RK_LOG_ERROR, "%s", error.text);
+    if (line->check)
+        rk_registry_print(&registry, stdout);
+    if (status == RK_OK && !line->check)
+        return serve(&line->options, &registry, signals);
+    const bool sound = status == RK_OK && registry.num_problems == 0;
+    rk_registry_close(&registry);
+    return sound ? 0 : EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     struct rk_command_line line;
@@ -167,16 +185,13 @@ int main(int argc, char **argv)
         rk_log(RK_LOG_ERROR, "failed to set up signals: %s", error.text[0] != '\0' ? error.text : strerror(errno));
         return EXIT_FAILED;
     }
-    struct rk_registry registry;
-    enum rk_status status = rk_registry_open(line.options.model_repository, &registry, &error);
-    if (status != RK_OK)
+    struct rk_compute compute;
+    if (rk_compute_open(line.options.backend, line.options.backend_path, line.options.backend_options, &compute,
+                        &error) != RK_OK) {
         rk_log(RK_LOG_ERROR, "%s", error.text);
-    if (line.check)
-        rk_registry_print(&registry, stdout);
-    if (status != RK_OK || line.check) {
-        bool sound = status == RK_OK && registry.num_problems == 0;
-        rk_registry_close(&registry);
-        return sound ? 0 : EXIT_FAILED;
+        return EXIT_FAILED;
     }
-    return serve(&line.options, &registry, signals);
+    const int code = run(&line, &compute, signals);
+    rk_compute_close(&compute);
+    return code;
 }

@@ -15,7 +15,8 @@ struct rk_options {
     char model_repository[RK_OPTION_TEXT_BYTES];
     char listen[RK_OPTION_TEXT_BYTES];
     char ready_file[RK_OPTION_TEXT_BYTES];
-    uint64_t workers; /* 0: one per processor */
+    char backend[RK_OPTION_TEXT_BYTES], backend_path[RK_OPTION_TEXT_BYTES], backend_options[RK_OPTION_TEXT_BYTES];
+    uint64_t workers; /* 0: as the backend likes it, for the processor one each */
     uint64_t event_loops;
     uint64_t in_place_us;
     uint64_t max_batch;

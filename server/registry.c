@@ -175,6 +175,21 @@ static bool is_directory(struct rk_registry *registry, int fd, const char *paren
     return false;
 }
 
+static enum rk_status load_into_backend(const struct rk_registry *registry, const struct rk_model *model,
+                                        struct loading *loading, struct rk_loaded **loaded, struct rk_error *error)
+{
+    const struct rk_compute *compute = registry->compute;
+    const struct rk_load_options options = {.progress = report_progress, .progress_context = loading};
+    enum rk_status status =
+        rk_backend_check_model(compute->backend, compute->capabilities, rk_model_spec_of(model), error);
+    if (status != RK_OK)
+        return status;
+    status = compute->backend->load(compute->device, model, &options, loaded, error);
+    if (status != RK_OK)
+        rk_error_prefix(error, "failed to load it into backend %s", compute->backend->name);
+    return status;
+}
+
 static bool try_version(struct rk_registry *registry, const char *path, const char *name, int64_t version)
 {
     char package[4096];
@@ -191,15 +206,23 @@ static bool try_version(struct rk_registry *registry, const char *path, const ch
         add_problem(registry, "model %s version %" PRId64 " is not served: %s", name, version, error.text);
         return false;
     }
+    struct rk_loaded *loaded = NULL;
+    if (load_into_backend(registry, model, &loading, &loaded, &error) != RK_OK) {
+        rk_model_close(model);
+        add_problem(registry, "model %s version %" PRId64 " is not served: %s", name, version, error.text);
+        return false;
+    }
     struct rk_served_model *grown = realloc(registry->models, (registry->num_models + 1) * sizeof *registry->models);
     if (grown == NULL) {
+        registry->compute->backend->unload(loaded);
         rk_model_close(model);
         add_problem(registry, "model %s version %" PRId64 " is not served: out of memory", name, version);
         return false;
     }
     registry->models = grown;
     struct rk_served_model *served = &grown[registry->num_models];
-    *served = (struct rk_served_model){.version = version, .index = registry->num_models, .model = model};
+    *served =
+        (struct rk_served_model){.version = version, .index = registry->num_models, .model = model, .loaded = loaded};
     snprintf(served->name, sizeof served->name, "%s", name);
     served->spec = rk_model_spec_of(model);
     registry->num_models++;
@@ -262,9 +285,10 @@ static void load_model(struct rk_registry *registry, int repository, const char 
     close(keep);
 }
 
-enum rk_status rk_registry_open(const char *path, struct rk_registry *registry, struct rk_error *error)
+enum rk_status rk_registry_open(const char *path, struct rk_compute *compute, struct rk_registry *registry,
+                                struct rk_error *error)
 {
-    *registry = (struct rk_registry){0};
+    *registry = (struct rk_registry){.compute = compute};
     struct names names = {0};
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int keep = fd >= 0 ? dup(fd) : -1;
@@ -290,8 +314,10 @@ enum rk_status rk_registry_open(const char *path, struct rk_registry *registry, 
 
 void rk_registry_close(struct rk_registry *registry)
 {
-    for (uint32_t i = 0; i < registry->num_models; i++)
+    for (uint32_t i = 0; i < registry->num_models; i++) {
+        registry->compute->backend->unload(registry->models[i].loaded);
         rk_model_close(registry->models[i].model);
+    }
     for (size_t i = 0; i < registry->num_problems; i++)
         free(registry->problems[i]);
     free(registry->models);

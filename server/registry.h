@@ -8,28 +8,33 @@
 
 #include "model/model.h"
 #include "quant/base/status.h"
+#include "server/compute.h"
 
 struct rk_served_model {
     char name[RK_MAX_NAME_BYTES + 1]; /* of its directory */
     int64_t version;
     uint32_t index; /* its place in the registry: also of its queue, engines and counters */
     struct rk_model *model;
+    struct rk_loaded *loaded; /* in the backend's device */
     const struct rk_model_spec *spec;
 };
 
 struct rk_registry {
+    struct rk_compute *compute;
     struct rk_served_model *models; /* by name */
     uint32_t num_models;
     char **problems; /* everything that was found wrong, one line each */
     size_t num_problems;
 };
 
-/* Scans path/<model>/<version>/ and opens the highest version of each model that loads; a version that does not load
- * becomes a problem and the next lower one is tried. Versions are decimal numbers from 1 without leading zeros; names
- * that start with '.' are skipped; symbolic links are refused, so that what is served is what stands there. Long loads
- * and problems are logged. Fails when the directory cannot be read, or with RK_NOT_FOUND when nothing in it can be
- * served; the registry then still holds the problems. Close it in every case. */
-enum rk_status rk_registry_open(const char *path, struct rk_registry *registry, struct rk_error *error);
+/* Scans path/<model>/<version>/, opens the highest version of each model that loads and loads it into the backend,
+ * which must outlive the registry; a version that does not load becomes a problem and the next lower one is tried.
+ * Versions are decimal numbers from 1 without leading zeros; names that start with '.' are skipped; symbolic links are
+ * refused, so that what is served is what stands there. Long loads and problems are logged. Fails when the directory
+ * cannot be read, or with RK_NOT_FOUND when nothing in it can be served; the registry then still holds the problems.
+ * Close it in every case. */
+enum rk_status rk_registry_open(const char *path, struct rk_compute *compute, struct rk_registry *registry,
+                                struct rk_error *error);
 void rk_registry_close(struct rk_registry *registry);
 
 /* NULL when it is not served. */

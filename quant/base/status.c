@@ -19,6 +19,7 @@ const char *rk_status_name(enum rk_status status)
         [RK_NO_MEMORY] = "out of memory",
         [RK_DEADLINE] = "deadline exceeded",
         [RK_CANCELLED] = "cancelled",
+        [RK_UNAVAILABLE] = "unavailable",
         [RK_INTERNAL] = "internal error",
     };
     return (unsigned)status < RK_STATUS_COUNT ? names[status] : "unknown";

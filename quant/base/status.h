@@ -12,9 +12,10 @@ enum rk_status {
     RK_UNSUPPORTED, /* well formed, but this build cannot do it */
     RK_IO,          /* the operating system refused; the text carries strerror */
     RK_NO_MEMORY,
-    RK_DEADLINE,  /* too late to be useful */
-    RK_CANCELLED, /* nobody waits for the answer any more */
-    RK_INTERNAL,  /* a fault of our own */
+    RK_DEADLINE,    /* too late to be useful */
+    RK_CANCELLED,   /* nobody waits for the answer any more */
+    RK_UNAVAILABLE, /* what does the work is lost: a device, a host; elsewhere it may be done */
+    RK_INTERNAL,    /* a fault of our own */
     RK_STATUS_COUNT
 };
 

@@ -12,6 +12,7 @@
 #define MANY 64
 
 static char repository[] = "/tmp/rankd-express-XXXXXX";
+static struct rk_compute compute;
 static struct rk_registry registry;
 static struct rk_arena arena;
 static unsigned num_settled, last_status;
@@ -49,7 +50,8 @@ static void init(void)
         .output = output,
     };
     cr_assert_eq(rk_synth(&options, &error), RK_OK, "%s", error.text);
-    cr_assert_eq(rk_registry_open(repository, &registry, &error), RK_OK, "%s", error.text);
+    cr_assert_eq(rk_compute_open("cpu", "", "", &compute, &error), RK_OK, "%s", error.text);
+    cr_assert_eq(rk_registry_open(repository, &compute, &registry, &error), RK_OK, "%s", error.text);
     rk_arena_init(&arena, 64 << 10);
 }
 

@@ -8,11 +8,13 @@
 
 #include "server/registry.h"
 
+static struct rk_compute compute;
 static char repository[] = "/tmp/rankd-registry-XXXXXX";
 
 static void make(void)
 {
     cr_assert_not_null(mkdtemp(repository));
+    cr_assert_eq(rk_compute_open("cpu", "", "", &compute, NULL), RK_OK);
 }
 
 static void clean(void)
@@ -47,7 +49,7 @@ static void expect_problem(const char *first, const char *second)
 {
     struct rk_registry registry;
     struct rk_error error = {0};
-    cr_expect_eq(rk_registry_open(repository, &registry, &error), RK_NOT_FOUND, "%s", error.text);
+    cr_expect_eq(rk_registry_open(repository, &compute, &registry, &error), RK_NOT_FOUND, "%s", error.text);
     cr_expect(strstr(error.text, repository) != NULL && strstr(error.text, "rankpack import") != NULL, "%s",
               error.text);
     bool found = false;
@@ -64,7 +66,7 @@ Test(registry, a_repository_that_is_not_there_is_named)
 {
     struct rk_registry registry;
     struct rk_error error = {0};
-    cr_expect_eq(rk_registry_open("/nowhere/models", &registry, &error), RK_NOT_FOUND);
+    cr_expect_eq(rk_registry_open("/nowhere/models", &compute, &registry, &error), RK_NOT_FOUND);
     cr_expect(strstr(error.text, "/nowhere/models") != NULL, "%s", error.text);
     rk_registry_close(&registry);
 }
@@ -75,7 +77,7 @@ Test(registry, an_empty_repository_or_one_with_hidden_names_only_serves_nothing)
     struct rk_error error = {0};
     make_directory(".partial");
     make_directory(".partial/1");
-    cr_expect_eq(rk_registry_open(repository, &registry, &error), RK_NOT_FOUND);
+    cr_expect_eq(rk_registry_open(repository, &compute, &registry, &error), RK_NOT_FOUND);
     cr_expect_eq(registry.num_problems, 0);
     rk_registry_close(&registry);
 }
