@@ -29,18 +29,18 @@ uint32_t rk_table_burst_rows(uint64_t row_bytes)
     return BURST_LINES / lines < BURST_ROWS ? (uint32_t)(BURST_LINES / lines) : BURST_ROWS;
 }
 
-/* Of the shard that holds a row, what rows are counted from: the last shard that begins at or before it. */
+/* Of the extent that holds a row, what rows are counted from: the last extent that begins at or before it. */
 static inline uintptr_t base_of(const struct rk_table *table, uint64_t row)
 {
-    uint32_t shard = 0;
-    for (uint32_t above = table->spec->num_shards; above - shard > 1;) {
-        const uint32_t middle = shard + (above - shard) / 2;
+    uint32_t extent = 0;
+    for (uint32_t above = table->num_extents; above - extent > 1;) {
+        const uint32_t middle = extent + (above - extent) / 2;
         if (table->first_rows[middle] <= row)
-            shard = middle;
+            extent = middle;
         else
             above = middle;
     }
-    return table->bases[shard];
+    return table->bases[extent];
 }
 
 /* Where the rows of `count` <= BURST_ROWS ids lie. */
@@ -53,7 +53,7 @@ static void locate(const struct rk_table *table, const struct rk_kernels *kernel
         kernels->kept_rows(table->kept, table->spec->kept.num_rows, ids, count, stored);
         numbers = stored;
     }
-    if (table->spec->num_shards == 1) {
+    if (table->num_extents == 1) {
         const uintptr_t base = table->bases[0];
         for (size_t i = 0; i < count; i++)
             rows[i] = (const void *)(base + numbers[i] * row_bytes);
@@ -63,7 +63,7 @@ static void locate(const struct rk_table *table, const struct rk_kernels *kernel
         rows[i] = (const void *)(base_of(table, numbers[i]) + numbers[i] * row_bytes);
 }
 
-const void *rk_table_row(const struct rk_table *table, const struct rk_kernels *kernels, int64_t id)
+static const void *find_row(const struct rk_table *table, const struct rk_kernels *kernels, int64_t id)
 {
     const void *row;
     locate(table, kernels, &id, 1, &row);
@@ -91,7 +91,7 @@ static inline size_t at_most(size_t count, size_t most)
     return count < most ? count : most;
 }
 
-void rk_table_prefetch(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags)
+static void prefetch(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags)
 {
     if (table->burst_rows == 0)
         return;
@@ -142,8 +142,8 @@ static void divide(float *out, uint32_t dim, size_t count)
         out[d] /= divisor;
 }
 
-void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags,
-                   float *out, size_t out_stride)
+static void pool_bags(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags,
+                      float *out, size_t out_stride)
 {
     const uint32_t dim = table->spec->embedding_dim;
     rk_pool_fn *const pool = kernels->pool[table->spec->format];
@@ -180,3 +180,8 @@ const void *rk_table_stored_row(const struct rk_table *table, uint64_t row)
 {
     return (const void *)(base_of(table, row) + row * table->row_bytes);
 }
+
+const struct rk_row_source rk_memory_rows = {.name = "memory",
+                                             .pool = pool_bags,
+                                             .prefetch = prefetch,
+                                             .row = find_row};

@@ -175,20 +175,39 @@ static enum rk_status open_regular(int dir_fd, const char *name, int *fd, uint64
     return RK_OK;
 }
 
+/* *fd is open, or -1 after an error; *bytes is the file's size. */
+static enum rk_status open_checked(int dir_fd, const char *name, uint64_t expect_bytes, int *fd, uint64_t *bytes,
+                                   struct rk_error *error)
+{
+    *fd = -1;
+    *bytes = 0;
+    enum rk_status status = open_regular(dir_fd, name, fd, bytes, error);
+    if (status == RK_OK && expect_bytes != UINT64_MAX && *bytes != expect_bytes)
+        status = rk_error_set(error, RK_CORRUPT, "file '%.128s' has %llu bytes where %llu are expected", name,
+                              (unsigned long long)*bytes, (unsigned long long)expect_bytes);
+    if (status != RK_OK && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    return status;
+}
+
+enum rk_status rk_regular_file_open(int dir_fd, const char *name, uint64_t expect_bytes, int *fd,
+                                    struct rk_error *error)
+{
+    uint64_t bytes;
+    return open_checked(dir_fd, name, expect_bytes, fd, &bytes, error);
+}
+
 enum rk_status rk_mapped_file_open(int dir_fd, const char *name, uint64_t expect_bytes, struct rk_mapped_file **file,
                                    struct rk_error *error)
 {
-    int fd = -1;
-    uint64_t bytes = 0;
+    int fd;
+    uint64_t bytes;
     struct rk_mapped_file *mapped = NULL;
-    enum rk_status status = open_regular(dir_fd, name, &fd, &bytes, error);
+    enum rk_status status = open_checked(dir_fd, name, expect_bytes, &fd, &bytes, error);
     if (status != RK_OK)
-        goto fail;
-    if (expect_bytes != UINT64_MAX && bytes != expect_bytes) {
-        status = rk_error_set(error, RK_CORRUPT, "file '%.128s' has %llu bytes where %llu are expected", name,
-                              (unsigned long long)bytes, (unsigned long long)expect_bytes);
-        goto fail;
-    }
+        return status;
     mapped = calloc(1, sizeof *mapped);
     if (mapped == NULL) {
         status = rk_error_set(error, RK_NO_MEMORY, "out of memory while mapping '%.128s'", name);
@@ -217,8 +236,7 @@ enum rk_status rk_mapped_file_open(int dir_fd, const char *name, uint64_t expect
     return RK_OK;
 fail:
     rk_mapped_file_close(mapped);
-    if (fd >= 0)
-        close(fd);
+    close(fd);
     return status;
 }
 

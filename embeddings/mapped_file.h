@@ -49,4 +49,8 @@ enum rk_status rk_mapped_file_hash(const struct rk_mapped_file *file, rk_hash_pr
  * passed on to the handler that was there before (or kills, as it would have). */
 enum rk_status rk_mapped_file_contain_sigbus(struct rk_error *error);
 
+/* Opens the same files for reading, with the same checks, without mapping them: *fd is the caller's to close. */
+enum rk_status rk_regular_file_open(int dir_fd, const char *name, uint64_t expect_bytes, int *fd,
+                                    struct rk_error *error);
+
 #endif

@@ -1,8 +1,8 @@
 /* Embedding tables: what they are (specs, plain data) and tables that can be read (opaque).
  *
  * A table of num_embeddings rows is cut into shards, each a file of consecutive rows without header or padding: row r
- * of a shard starts at (r - first_row) * row_bytes. Files are mapped and used in place, or copied into huge pages. All
- * counts are 64-bit: four billion rows and more can be described. */
+ * of a shard starts at (r - first_row) * row_bytes. Files are mapped and used in place, or copied to memory
+ * (embeddings/shard.h). All counts are 64-bit: four billion rows and more can be described. */
 #ifndef RANKD_EMBEDDINGS_TABLE_H
 #define RANKD_EMBEDDINGS_TABLE_H
 
@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #include "embeddings/mapped_file.h"
+#include "embeddings/placement.h"
+#include "embeddings/shard.h"
 #include "quant/base/status.h"
 #include "quant/kernels.h"
 #include "quant/rows.h"
@@ -72,8 +74,19 @@ enum rk_status rk_table_spec_check(const struct rk_table_spec *spec, struct rk_e
 
 /* Where the rows are read from. */
 enum rk_row_memory {
-    RK_ROWS_MAPPED,    /* the files' pages (the default): nothing to copy, shared between processes */
-    RK_ROWS_HUGE_PAGES /* a copy in anonymous huge pages, made at open: faster for rows all over a large table */
+    RK_ROWS_MAPPED,     /* the files' pages (the default): nothing to copy, shared between processes */
+    RK_ROWS_HUGE_PAGES, /* copies on shards in anonymous huge pages, made at open: faster for rows all over a large
+                           table, and what happens to the files afterwards does them no harm */
+    RK_ROW_MEMORY_COUNT
+};
+
+/* Where copies go: pieces of the stored rows in order (their `item` is not looked at), and of a pruned table the one
+ * for which rows it keeps. All is taken from the shards that the pieces name. */
+struct rk_table_places {
+    const struct rk_piece *pieces;
+    size_t num_pieces;
+    const struct rk_piece *kept;
+    struct rk_shard *const *shards;
 };
 
 struct rk_table_options {
@@ -82,19 +95,32 @@ struct rk_table_options {
      */
     bool (*progress)(void *context, uint64_t bytes);
     void *progress_context;
+    const struct rk_table_places *places; /* of copies; NULL: one shard for this table alone */
 };
 
-/* Checks the spec (rk_table_spec_check), maps the shards from the package directory dir_fd. The spec must outlive the
- * table; options NULL: the defaults. The blocks of a pruned table are read through and checked. Errors name the table,
- * the file and the field. Checksums are not read here: see rk_table_file and rk_table_kept_file. */
+/* Checks the spec (rk_table_spec_check), maps or copies the files from the package directory dir_fd. The spec and the
+ * shards must outlive the table; options NULL: the defaults. The blocks of a pruned table are read through and checked.
+ * Errors name the table, the file and the field. Checksums are not read here: see rk_table_hash. */
 enum rk_status rk_table_open(const struct rk_table_spec *spec, int dir_fd, const struct rk_table_options *options,
                              struct rk_table **table, struct rk_error *error);
 void rk_table_close(struct rk_table *table);
 
+/* The mapped files; NULL: the table was copied, or keeps all rows. */
 struct rk_mapped_file *rk_table_file(const struct rk_table *table, uint32_t shard);
-struct rk_mapped_file *rk_table_kept_file(const struct rk_table *table); /* NULL: the table keeps all rows */
-/* True once one of its files is known to be damaged, whether rows are read from them or from copies. */
+struct rk_mapped_file *rk_table_kept_file(const struct rk_table *table);
+
+/* XXH3-64 of one of its files as it is served: of the mapped file, or of what was copied from it. file: a number of a
+ * shard file, or num_shards for which rows are kept. Otherwise as rk_mapped_file_hash. */
+enum rk_status rk_table_hash(const struct rk_table *table, uint32_t file, rk_hash_progress_fn *progress, void *context,
+                             uint64_t *hash);
+
+/* True once what is served is known to be damaged: a mapped file, or a copy that was marked. */
 bool rk_table_damaged(const struct rk_table *table);
+void rk_table_mark_damaged(struct rk_table *table, uint32_t file);
+
+/* Keeps mapped files, or copies on a shard of the table's own, in memory (rk_memory_lock). Shards that were given are
+ * their owner's to lock. */
+enum rk_status rk_table_lock(const struct rk_table *table, struct rk_error *error);
 
 /* Rows by their place in the files: of a pruned table the kept ones in order, then the one that stands for the others.
  * To go through all of them, take embeddings/row_stream.h. */

@@ -205,10 +205,12 @@ Test(table, copying_into_huge_pages_reports_can_be_stopped_and_outlives_the_file
     struct rk_table_options options = {.memory = RK_ROWS_HUGE_PAGES, .progress = stop};
     cr_assert_eq(rk_table_open(&cut.spec, folder.fd, &options, &table, &error), RK_CANCELLED);
     cr_assert(strstr(error.text, "table 'game', shards[0]") && table == NULL, "%s", error.text);
-    options = (struct rk_table_options){RK_ROWS_HUGE_PAGES, count_bytes, &copied};
+    options = (struct rk_table_options){
+        .memory = RK_ROWS_HUGE_PAGES, .progress = count_bytes, .progress_context = &copied};
     cr_assert_eq(rk_table_open(&cut.spec, folder.fd, &options, &table, NULL), RK_OK);
     cr_assert_eq(copied, 1000 * 64);
     folder_truncate(&folder, "1.rows", 0);
+    cr_assert_not(rk_table_damaged(table), "nothing that is served has changed");
     for (int64_t id = 0; id < 1000; id++) {
         const float *row = rk_table_row(table, rk_kernels_get(), id);
         for (uint32_t d = 0; d < 16; d++)
