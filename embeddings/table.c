@@ -232,6 +232,20 @@ enum rk_status rk_table_lock(const struct rk_table *table, struct rk_error *erro
     return status;
 }
 
+const void *rk_table_stored_rows(const struct rk_table *table, uint64_t first, uint64_t *count)
+{
+    uint32_t next = 0; /* the extent behind the one that holds it */
+    while (next < table->num_extents && table->first_rows[next] <= first)
+        next++;
+    *count = (next < table->num_extents ? table->first_rows[next] : rk_table_spec_stored_rows(table->spec)) - first;
+    return rk_table_stored_row(table, first);
+}
+
+const struct rk_kept_block *rk_table_kept(const struct rk_table *table)
+{
+    return (const struct rk_kept_block *)table->kept;
+}
+
 /* Gives each file's part of the rows to `advise`. Copies need no advice. */
 static void advise_rows(const struct rk_table *table, uint64_t first, uint64_t count,
                         void (*advise)(const struct rk_mapped_file *file, uint64_t offset, uint64_t bytes))

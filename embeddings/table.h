@@ -66,6 +66,7 @@ static inline uint64_t rk_table_spec_stored_rows(const struct rk_table_spec *spe
 uint64_t rk_table_spec_bytes(const struct rk_table_spec *spec);
 
 struct rk_table;
+struct rk_kept_block;
 
 /* Everything about a spec that needs no files: formats, sizes without overflow, the default row, shards that follow one
  * another and cover every row exactly once under plain file names. RK_INVALID with a text that names table, field and
@@ -125,6 +126,10 @@ enum rk_status rk_table_lock(const struct rk_table *table, struct rk_error *erro
 /* Rows by their place in the files: of a pruned table the kept ones in order, then the one that stands for the others.
  * To go through all of them, take embeddings/row_stream.h. */
 const void *rk_table_stored_row(const struct rk_table *table, uint64_t row);
+/* The same, and in *count how many rows follow one another from there on. */
+const void *rk_table_stored_rows(const struct rk_table *table, uint64_t first, uint64_t *count);
+/* Which rows a pruned table keeps (embeddings/kept.h); NULL: it keeps all. */
+const struct rk_kept_block *rk_table_kept(const struct rk_table *table);
 /* The pages of these rows, as far as there are such rows, will be read soon; they will not, and may go. */
 void rk_table_want(const struct rk_table *table, uint64_t first, uint64_t count);
 void rk_table_forget(const struct rk_table *table, uint64_t first, uint64_t count);

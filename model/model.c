@@ -1,6 +1,6 @@
-/* A loaded model: its spec in an arena, its tables mapped, its layers packed. Opening goes from the outside in:
- * the sidecar vouches for the manifest, the manifest for every other file, the golden requests for what they compute
- * together. Immutable once open (but for damage marks, which any thread may set and read). */
+/* A loaded model: its spec in an arena, its tables mapped or copied, its layers packed. Opening goes from the outside
+ * in: the sidecar vouches for the manifest, the manifest for every other file, the golden requests for what they
+ * compute together. Immutable once open (but for damage marks, which any thread may set and read). */
 #include "model/model.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include "embeddings/mapped_file.h"
 #include "model/golden.h"
 #include "model/model_open.h"
+#include "model/model_shards.h"
 #include "model/package.h"
 
 struct rk_model {
@@ -21,15 +22,21 @@ struct rk_model {
     struct rk_manifest manifest;
     const struct rk_model_spec *spec;
     struct rk_mapped_file *weights;
-    struct rk_table **tables; /* [spec->num_tables] */
-    struct rk_towers *towers; /* packed from the weights; NULL when they were not asked for */
+    struct rk_model_shards shards; /* of copied rows; zeros: rows are mapped */
+    struct rk_table **tables;      /* [spec->num_tables] */
+    struct rk_towers *towers;      /* packed from the weights; NULL when they were not asked for */
     uint64_t bytes;
     struct rk_golden_result golden;
 };
 
+/* Check everything, in silence. */
+static const struct rk_model_open_options defaults = {0};
+
 /* A file that the manifest vouches for. */
 struct checked_file {
-    struct rk_mapped_file *file;
+    struct rk_mapped_file *file; /* NULL: what was copied from number `number` of the table's files */
+    struct rk_table *table;
+    uint32_t number;
     const char *name;
     uint64_t xxh3;
 };
@@ -38,7 +45,7 @@ struct checked_file {
 struct hashing {
     const struct rk_model_open_options *options;
     uint64_t done, total;
-    const struct rk_mapped_file *file; /* the current one */
+    const struct rk_mapped_file *file; /* the current one; NULL: a copy */
     uint64_t file_done;
 };
 
@@ -46,7 +53,7 @@ static bool report_hashing(void *context, uint64_t bytes)
 {
     struct hashing *hashing = context;
     hashing->done += bytes;
-    if (hashing->options->read_once)
+    if (hashing->options->read_once && hashing->file != NULL)
         rk_mapped_file_forget(hashing->file, hashing->file_done, bytes);
     hashing->file_done += bytes;
     if (hashing->options->progress != NULL)
@@ -59,10 +66,11 @@ static enum rk_status check_file(const struct checked_file *file, rk_hash_progre
                                  struct rk_error *error)
 {
     uint64_t hash;
-    enum rk_status status = rk_mapped_file_hash(file->file, progress, context, &hash);
+    enum rk_status status = file->file != NULL ? rk_mapped_file_hash(file->file, progress, context, &hash)
+                                               : rk_table_hash(file->table, file->number, progress, context, &hash);
     if (status == RK_CANCELLED)
         return rk_error_set(error, status, "verifying %s was cancelled", file->name);
-    if (status != RK_OK || rk_mapped_file_damaged(file->file))
+    if (status != RK_OK || (file->file != NULL && rk_mapped_file_damaged(file->file)))
         return rk_error_set(error, RK_CORRUPT,
                             "%s was truncated or became unreadable while it was read; restore the package", file->name);
     if (hash != file->xxh3)
@@ -77,15 +85,24 @@ static enum rk_status check_file(const struct checked_file *file, rk_hash_progre
 static size_t list_files(const struct rk_model *model, struct checked_file *files)
 {
     size_t count = 0;
-    files[count++] = (struct checked_file){model->weights, model->spec->weights_file, model->spec->weights_xxh3};
+    files[count++] = (struct checked_file){.file = model->weights,
+                                           .name = model->spec->weights_file,
+                                           .xxh3 = model->spec->weights_xxh3};
     for (uint32_t t = 0; t < model->spec->num_tables; t++) {
-        const struct rk_table_spec *table = &model->spec->tables[t];
-        for (uint32_t s = 0; s < table->num_shards; s++)
-            files[count++] =
-                (struct checked_file){rk_table_file(model->tables[t], s), table->shards[s].file, table->shards[s].xxh3};
-        if (table->kept.file != NULL)
-            files[count++] =
-                (struct checked_file){rk_table_kept_file(model->tables[t]), table->kept.file, table->kept.xxh3};
+        const struct rk_table_spec *spec = &model->spec->tables[t];
+        struct rk_table *table = model->tables[t];
+        for (uint32_t s = 0; s < spec->num_shards; s++)
+            files[count++] = (struct checked_file){.file = rk_table_file(table, s),
+                                                   .table = table,
+                                                   .number = s,
+                                                   .name = spec->shards[s].file,
+                                                   .xxh3 = spec->shards[s].xxh3};
+        if (spec->kept.file != NULL)
+            files[count++] = (struct checked_file){.file = rk_table_kept_file(table),
+                                                   .table = table,
+                                                   .number = spec->num_shards,
+                                                   .name = spec->kept.file,
+                                                   .xxh3 = spec->kept.xxh3};
     }
     return count;
 }
@@ -169,25 +186,72 @@ static enum rk_status check_finite(const struct rk_model *model, struct rk_error
     return RK_OK;
 }
 
-/* Maps weights and tables of model->spec. */
-static enum rk_status map_files(struct rk_model *model, int dir_fd, struct rk_error *error)
+/* Progress over several tables, from the bytes of each. */
+struct copying {
+    const struct rk_model_open_options *options;
+    uint64_t done, total;
+};
+
+static bool report_copying(void *context, uint64_t bytes)
+{
+    struct copying *copying = context;
+    copying->done += bytes;
+    if (copying->options->progress != NULL)
+        copying->options->progress(copying->options->progress_context, "copying rows", copying->done, copying->total);
+    return true;
+}
+
+static enum rk_status open_table(struct rk_model *model, uint32_t t, int dir_fd, struct copying *copying,
+                                 struct rk_error *error)
+{
+    const struct rk_table_spec *spec = &model->spec->tables[t];
+    const struct rk_model_shards *shards = &model->shards;
+    if (shards->shards == NULL)
+        return rk_table_open(spec, dir_fd, NULL, &model->tables[t], error);
+    struct rk_table_places places = {.shards = shards->shards};
+    size_t one;
+    places.pieces = rk_placement_pieces(&shards->placement, t, &places.num_pieces);
+    if (spec->kept.file != NULL)
+        places.kept = rk_placement_pieces(&shards->placement, rk_model_kept_item(model->spec, t), &one);
+    const struct rk_table_options options = {.memory = RK_ROWS_HUGE_PAGES,
+                                             .progress = report_copying,
+                                             .progress_context = copying,
+                                             .places = &places};
+    return rk_table_open(spec, dir_fd, &options, &model->tables[t], error);
+}
+
+/* Maps the weights of model->spec, maps or copies its tables. */
+static enum rk_status read_files(struct rk_model *model, int dir_fd, const struct rk_model_open_options *options,
+                                 struct rk_error *error)
 {
     const struct rk_model_spec *spec = model->spec;
     model->tables = calloc((size_t)spec->num_tables + 1, sizeof(struct rk_table *));
     if (model->tables == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory for %u tables", spec->num_tables);
+    struct copying copying = {.options = options};
+    for (uint32_t t = 0; t < spec->num_tables; t++)
+        copying.total += rk_table_spec_bytes(&spec->tables[t]);
+    model->bytes = spec->weights_bytes + copying.total;
     enum rk_status status =
         rk_mapped_file_open(dir_fd, spec->weights_file, spec->weights_bytes, &model->weights, error);
-    if (status != RK_OK)
-        return status;
-    model->bytes = spec->weights_bytes;
-    for (uint32_t t = 0; t < spec->num_tables; t++) {
-        status = rk_table_open(&spec->tables[t], dir_fd, NULL, &model->tables[t], error);
-        if (status != RK_OK)
-            return status;
-        model->bytes += rk_table_spec_bytes(&spec->tables[t]);
-    }
-    return RK_OK;
+    if (status == RK_OK && options->rows != NULL && options->rows->memory != RK_ROWS_MAPPED)
+        status = rk_model_shards_init(&model->shards, spec, &options->rows->limits, error);
+    for (uint32_t t = 0; status == RK_OK && t < spec->num_tables; t++)
+        status = open_table(model, t, dir_fd, &copying, error);
+    for (uint32_t s = 0; status == RK_OK && s < model->shards.placement.num_shards; s++)
+        rk_shard_seal(model->shards.shards[s]);
+    return status;
+}
+
+/* After the checksums, which bring mapped files into memory and report how far they are. */
+static enum rk_status lock_rows(const struct rk_model *model, struct rk_error *error)
+{
+    enum rk_status status = RK_OK;
+    for (uint32_t s = 0; status == RK_OK && s < model->shards.placement.num_shards; s++)
+        status = rk_shard_lock(model->shards.shards[s], error);
+    for (uint32_t t = 0; status == RK_OK && t < model->spec->num_tables; t++)
+        status = rk_table_lock(model->tables[t], error);
+    return status;
 }
 
 static enum rk_status read_manifest(struct rk_model *model, int dir_fd, struct rk_error *error)
@@ -234,7 +298,7 @@ static enum rk_status check_golden(struct rk_model *model, int dir_fd, const str
     enum rk_status status = RK_OK;
     for (int i = 0; status == RK_OK && i < 2; i++) {
         status = rk_mapped_file_open(dir_fd, refs[i]->file, refs[i]->bytes, &files[i], error);
-        const struct checked_file file = {files[i], refs[i]->file, refs[i]->xxh3};
+        const struct checked_file file = {.file = files[i], .name = refs[i]->file, .xxh3 = refs[i]->xxh3};
         if (status == RK_OK && !options->skip_checksums)
             status = check_file(&file, NULL, NULL, error);
     }
@@ -258,10 +322,9 @@ static enum rk_status check_golden(struct rk_model *model, int dir_fd, const str
 enum rk_status rk_model_open(const char *path, const struct rk_model_open_options *options, struct rk_model **out,
                              struct rk_error *error)
 {
-    static const struct rk_model_open_options check_everything = {0};
     struct rk_error local = {0};
     if (options == NULL)
-        options = &check_everything;
+        options = &defaults;
     enum rk_status status;
     struct rk_model *model = calloc(1, sizeof *model);
     int dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -280,9 +343,11 @@ enum rk_status rk_model_open(const char *path, const struct rk_model_open_option
     }
     status = read_manifest(model, dir_fd, &local);
     if (status == RK_OK)
-        status = map_files(model, dir_fd, &local);
+        status = read_files(model, dir_fd, options, &local);
     if (status == RK_OK && !options->skip_checksums)
         status = check_files(model, options, &local);
+    if (status == RK_OK && options->rows != NULL && options->rows->lock)
+        status = lock_rows(model, &local);
     if (status == RK_OK && !options->skip_checksums)
         status = check_finite(model, &local);
     if (status == RK_OK && !options->skip_towers)
@@ -311,7 +376,7 @@ enum rk_status rk_model_open_draft(int dir_fd, const struct rk_model_spec *spec,
         return rk_error_set(error, RK_NO_MEMORY, "out of memory");
     rk_arena_init(&model->arena, 1u << 16);
     model->spec = spec;
-    enum rk_status status = map_files(model, dir_fd, error);
+    enum rk_status status = read_files(model, dir_fd, &defaults, error);
     if (status == RK_OK)
         status = rk_towers_create(spec, rk_mapped_file_data(model->weights), &model->towers, error);
     if (status != RK_OK) {
@@ -329,6 +394,7 @@ void rk_model_close(struct rk_model *model)
     for (uint32_t t = 0; model->tables != NULL && t < model->spec->num_tables; t++)
         rk_table_close(model->tables[t]);
     free(model->tables);
+    rk_model_shards_deinit(&model->shards);
     rk_towers_destroy(model->towers);
     rk_mapped_file_close(model->weights);
     rk_arena_deinit(&model->arena);
@@ -365,6 +431,11 @@ uint64_t rk_model_bytes(const struct rk_model *model)
     return model->bytes;
 }
 
+const struct rk_model_shards *rk_model_shards_of(const struct rk_model *model)
+{
+    return model->shards.shards != NULL ? &model->shards : NULL;
+}
+
 const struct rk_golden_result *rk_model_golden(const struct rk_model *model)
 {
     return &model->golden;
@@ -389,9 +460,17 @@ enum rk_status rk_model_scrub(struct rk_model *model, rk_hash_progress_fn *progr
         return RK_NO_MEMORY;
     enum rk_status status = RK_OK, first = RK_OK;
     for (size_t i = 0; status != RK_CANCELLED && i < count; i++) {
-        status = check_file(&files[i], progress, context, error);
-        if (status == RK_CORRUPT)
+        struct rk_error local = {0};
+        status = check_file(&files[i], progress, context, &local);
+        if (status == RK_CORRUPT && files[i].file == NULL) {
+            rk_table_mark_damaged(files[i].table, files[i].number);
+            rk_error_set(error, status, "%s: what was copied from it has changed in memory, which may be faulty",
+                         files[i].name);
+        } else if (status == RK_CORRUPT) {
             rk_mapped_file_mark_damaged(files[i].file);
+        }
+        if (status != RK_OK)
+            rk_error_set(error, status, "%s", local.text);
         if (first == RK_OK)
             first = status;
     }

@@ -261,6 +261,15 @@ Test(shard, a_table_cut_over_shards_gives_the_bits_of_the_whole_one_and_the_chec
             for (int s = 0; s < SHARDS; s++)
                 rk_shard_seal(shards[s]);
             check_same_bits(&random, mapped, copied);
+            for (size_t p = 0; p < count; p++) { /* rows that follow one another end where their piece does */
+                uint64_t following;
+                const uint64_t row = pieces[p].first_row + random_below(&random, pieces[p].num_rows);
+                const void *found = rk_table_stored_rows(copied, row, &following);
+                cr_assert_eq(following, pieces[p].first_row + pieces[p].num_rows - row);
+                cr_assert_arr_eq(found, rk_table_stored_row(mapped, row), rk_row_bytes((enum rk_row_format)f, DIM));
+            }
+            cr_assert(cut.spec.kept.file == NULL ||
+                      memcmp(rk_table_kept(copied), rk_table_kept(mapped), cut.bytes[FILES]) == 0);
             for (uint32_t file = 0; file < FILES + (cut.spec.kept.file != NULL); file++) {
                 uint64_t hash = 0, of_mapped = 0;
                 cr_assert_eq(rk_table_hash(copied, file, NULL, NULL, &hash), RK_OK);
