@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/answer_json.h"
 #include "model/json_read.h"
 #include "model/nearest.h"
 #include "model/spec_json.h"
@@ -97,10 +98,12 @@ static bool read_interaction(const struct rk_json_at *root, struct rk_config *co
 
 static bool read_config(const struct rk_json_at *root, struct rk_config *config)
 {
-    static const char *const keys[] = {"name",        "dense",   "tables", "features", "bottom_mlp",
-                                       "interaction", "top_mlp", "heads",  NULL};
+    static const char *const keys[] = {
+        "name",    "dense", "tables",      "features",     "bottom_mlp",          "interaction",
+        "top_mlp", "heads", "calibration", "value_models", "default_value_model", NULL};
     struct rk_json_at at;
-    return rk_json_object(root, keys) && rk_spec_json_names(root, &config->spec) && read_tables(root, config) &&
+    return rk_json_object(root, keys) && rk_spec_json_names(root, &config->spec) &&
+           rk_answer_json_read(root, &config->spec) && read_tables(root, config) &&
            rk_spec_json_features(root, &config->spec) && read_interaction(root, config) &&
            rk_json_get(root, "bottom_mlp", &at) &&
            rk_json_strings(&at, 0, RK_MAX_LAYERS, &config->bottom, &config->num_bottom) &&

@@ -365,13 +365,6 @@ const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *e
     return &engine->counters;
 }
 
-float rk_sigmoid(float logit)
-{
-    float probability;
-    rk_kernels_get()->sigmoid(&logit, 1, &probability);
-    return probability;
-}
-
 static struct {
     pthread_once_t once;
     char text[2048];

@@ -49,9 +49,6 @@ const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *e
 /* Scores a whole request, in batches of at most max_batch. logits [num_candidates][num_heads]. */
 enum rk_status rk_engine_score(struct rk_engine *engine, const struct rk_request *request, float *logits);
 
-/* 1 / (1 + exp(-logit)), without overflow. */
-float rk_sigmoid(float logit);
-
 /* One line for people: "cpu (avx512_vnni: linear_int8; avx512: pool_f32 ...)". Static storage. */
 const char *rk_engine_describe(void);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "model/engine.h"
+#include "model/probability.h"
 
 struct rk_golden_difference rk_golden_compare(const float *logits, const struct rk_named_scores *expected)
 {
@@ -71,12 +72,11 @@ static enum rk_status score(struct scorer *scorer, struct rk_named_request *name
     status = rk_engine_score(scorer->engine, &request, scorer->logits);
     if (status != RK_OK)
         return rk_error_set(error, status, "the engine failed: %s", rk_status_name(status));
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++)
         if (!isfinite(scorer->logits[i]))
             return rk_error_set(error, RK_CORRUPT, "candidate %zu, head '%s': the model gives %g, not a finite logit",
                                 i / spec->num_heads, spec->heads[i % spec->num_heads], (double)scorer->logits[i]);
-        scorer->probabilities[i] = rk_sigmoid(scorer->logits[i]);
-    }
+    rk_probabilities(spec, scorer->logits, request.num_candidates, scorer->probabilities);
     return RK_OK;
 }
 

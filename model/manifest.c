@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "model/answer_json.h"
 #include "model/package.h"
 #include "model/spec_json.h"
 
@@ -263,19 +264,23 @@ static bool read_format(const struct rk_json_at *root, unsigned *version)
 
 static bool read_manifest(const struct rk_json_at *root, struct rk_manifest *manifest)
 {
-    static const char *const keys[] = {"format",     "name",        "dense",   "tables", "features", "weights",
-                                       "bottom_mlp", "interaction", "top_mlp", "heads",  "golden",   NULL};
+    static const char *const keys[] = {
+        "format",      "name",    "dense", "tables", "features",    "weights",      "bottom_mlp",
+        "interaction", "top_mlp", "heads", "golden", "calibration", "value_models", "default_value_model",
+        NULL};
+    static const char *const keys_2[] = {"format",     "name",        "dense",   "tables", "features", "weights",
+                                         "bottom_mlp", "interaction", "top_mlp", "heads",  "golden",   NULL};
     static const char *const golden_keys[] = {"requests", "scores", NULL};
     struct rk_model_spec *spec = &manifest->spec;
     struct rk_json_at golden;
     struct rk_file_ref weights;
     unsigned version = 0;
-    if (!read_format(root, &version) || !rk_json_object(root, keys) || !rk_spec_json_names(root, spec) ||
-        !read_tables(root, version, spec) || !rk_spec_json_features(root, spec) ||
+    if (!read_format(root, &version) || !rk_json_object(root, version > 2 ? keys : keys_2) ||
+        !rk_spec_json_names(root, spec) || !read_tables(root, version, spec) || !rk_spec_json_features(root, spec) ||
         !read_mlp(root, version, "bottom_mlp", 0, &spec->bottom) ||
         !read_interaction(root, version, &spec->interaction) || !read_mlp(root, version, "top_mlp", 1, &spec->top) ||
-        !read_file_ref(root, "weights", INT64_MAX, &weights) || !rk_json_get(root, "golden", &golden) ||
-        !rk_json_object(&golden, golden_keys) ||
+        !rk_answer_json_read(root, spec) || !read_file_ref(root, "weights", INT64_MAX, &weights) ||
+        !rk_json_get(root, "golden", &golden) || !rk_json_object(&golden, golden_keys) ||
         !read_file_ref(&golden, "requests", RK_GOLDEN_MAX_BYTES, &manifest->golden_requests) ||
         !read_file_ref(&golden, "scores", RK_GOLDEN_MAX_BYTES, &manifest->golden_scores))
         return false;

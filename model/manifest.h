@@ -7,7 +7,7 @@
 #include "model/spec.h"
 
 #define RK_MANIFEST_FORMAT    "rankd-model"
-#define RK_MANIFEST_VERSION   2u
+#define RK_MANIFEST_VERSION   3u
 #define RK_MANIFEST_MAX_BYTES (256u << 20)
 #define RK_GOLDEN_MAX_BYTES   (256u << 20)
 #define RK_SIDECAR_BYTES      32 /* "<16 hexadecimal digits>  manifest.json\n", without a NUL */

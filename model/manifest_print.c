@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "model/answer_json.h"
 #include "model/manifest.h"
 #include "model/spec_json.h"
 
@@ -175,6 +176,8 @@ static json_t *interaction(const struct rk_interaction_spec *spec, bool *failed)
 /* The lowest version that can say it. */
 static unsigned version_of(const struct rk_model_spec *spec)
 {
+    if (spec->calibration != NULL || spec->num_value_models > 0)
+        return 3;
     struct rk_layer_use layers[RK_MAX_LAYER_USES];
     const size_t num_layers = rk_model_spec_layers(spec, layers);
     bool newer = spec->interaction.format != RK_DENSE_F32;
@@ -206,6 +209,7 @@ char *rk_manifest_print(const struct rk_manifest *manifest)
     put(root, "interaction", interaction(&spec->interaction, &failed), &failed);
     put(root, "top_mlp", mlp(&spec->top, &failed), &failed);
     put(root, "heads", strings(spec->heads, spec->num_heads, &failed), &failed);
+    failed |= !rk_answer_json_print(spec, root);
     put(root, "weights", file_ref(&weights, &failed), &failed);
     put(golden, "requests", file_ref(&manifest->golden_requests, &failed), &failed);
     put(golden, "scores", file_ref(&manifest->golden_scores, &failed), &failed);

@@ -53,12 +53,15 @@ double rk_metric_auc_loss_error(const struct rk_head_metrics *before, const stru
     return sqrt((groups - 1) / groups * squares);
 }
 
-double rk_metric_normalised_entropy(const struct rk_scored *samples, size_t count)
+double rk_metric_normalised_entropy(const struct rk_scored *samples, size_t count,
+                                    const struct rk_calibration *calibration)
 {
+    const double scale = calibration != NULL ? (double)calibration->scale : 1;
+    const double shift = calibration != NULL ? (double)calibration->shift : 0;
     double loss = 0, positives = 0;
     for (size_t i = 0; i < count; i++) {
         /* -log(sigmoid(x)) for a positive, -log(sigmoid(-x)) for a negative */
-        const double x = samples[i].positive ? (double)samples[i].logit : -(double)samples[i].logit;
+        const double logit = scale * (double)samples[i].logit + shift, x = samples[i].positive ? logit : -logit;
         loss += log1p(exp(-fabs(x))) + fmax(-x, 0);
         positives += samples[i].positive;
     }
@@ -120,7 +123,8 @@ struct columns {
 };
 
 static void measure_head(const struct rk_score_list *truth, const struct rk_score_list *scores, uint32_t head,
-                         const struct columns *c, struct rk_head_metrics *metrics)
+                         const struct columns *c, const struct rk_calibration *calibration,
+                         struct rk_head_metrics *metrics)
 {
     const size_t count = truth->num_candidates;
     double squares = 0, overlap = 0;
@@ -142,7 +146,7 @@ static void measure_head(const struct rk_score_list *truth, const struct rk_scor
     }
     *metrics = (struct rk_head_metrics){
         .auc = truth->labelled ? rk_metric_auc(c->samples, count) : NAN,
-        .normalised_entropy = truth->labelled ? rk_metric_normalised_entropy(c->samples, count) : NAN,
+        .normalised_entropy = truth->labelled ? rk_metric_normalised_entropy(c->samples, count, calibration) : NAN,
         .mean_squared_error = squares / (double)count,
         .p999_error = rk_metric_percentile(c->errors, count, 99.9),
         .top_overlap = overlap / (double)truth->num_requests,
@@ -154,7 +158,8 @@ static void measure_head(const struct rk_score_list *truth, const struct rk_scor
 }
 
 enum rk_status rk_metrics_measure(const struct rk_score_list *truth, const struct rk_score_list *scores,
-                                  struct rk_head_metrics *heads, struct rk_error *error)
+                                  const struct rk_calibration *calibration, struct rk_head_metrics *heads,
+                                  struct rk_error *error)
 {
     const size_t count = truth->num_candidates;
     if (count == 0)
@@ -174,7 +179,7 @@ enum rk_status rk_metrics_measure(const struct rk_score_list *truth, const struc
     if (c.samples == NULL || c.logits == NULL || c.truths == NULL || c.errors == NULL || c.places == NULL)
         status = rk_error_set(error, RK_NO_MEMORY, "out of memory for the metrics of %zu candidates", count);
     for (uint32_t h = 0; status == RK_OK && h < truth->num_heads; h++)
-        measure_head(truth, scores, h, &c, &heads[h]);
+        measure_head(truth, scores, h, &c, calibration != NULL ? &calibration[h] : NULL, &heads[h]);
     free(c.samples);
     free(c.logits);
     free(c.truths);

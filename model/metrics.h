@@ -4,6 +4,7 @@
 #define RANKD_MODEL_METRICS_H
 
 #include "model/score_list.h"
+#include "model/spec.h"
 
 #define RK_METRICS_TOP    10u
 #define RK_METRICS_GROUPS 20u /* of requests, for standard errors */
@@ -19,8 +20,10 @@ struct rk_scored {
 double rk_metric_auc(struct rk_scored *samples, size_t count);
 
 /* The mean log loss divided by that of always predicting the samples' mean: below 1 is better than knowing nothing (He
- * et al. 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook"). */
-double rk_metric_normalised_entropy(const struct rk_scored *samples, size_t count);
+ * et al. 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook"). calibration: of the head's
+ * probabilities, or NULL. */
+double rk_metric_normalised_entropy(const struct rk_scored *samples, size_t count,
+                                    const struct rk_calibration *calibration);
 
 /* The smallest of the values that at least `percent` percent of them do not pass. Sorts the values. */
 double rk_metric_percentile(double *values, size_t count, double percent);
@@ -38,10 +41,12 @@ struct rk_head_metrics {
     uint32_t num_groups;                   /* no more than requests */
 };
 
-/* heads[num_heads] of scores against the truth, which is about the same requests (rk_score_list_match) and brings the
- * labels. RK_INVALID without candidates, RK_NO_MEMORY. */
+/* calibration: [num_heads] of the model that gave the scores, or NULL. heads[num_heads] of scores against the truth,
+ * which is about the same requests (rk_score_list_match) and brings the labels. RK_INVALID without candidates,
+ * RK_NO_MEMORY. */
 enum rk_status rk_metrics_measure(const struct rk_score_list *truth, const struct rk_score_list *scores,
-                                  struct rk_head_metrics *heads, struct rk_error *error);
+                                  const struct rk_calibration *calibration, struct rk_head_metrics *heads,
+                                  struct rk_error *error);
 
 /* The standard error of before->auc - after->auc, both measured on the same requests: the jackknife over groups of
  * requests, because candidates of one request are not independent. NaN where there is no AUC or only one request. */

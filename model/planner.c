@@ -91,7 +91,7 @@ static enum rk_status measure_choices(struct planner *p, enum rk_sample_set set,
     struct rk_score_list scores;
     enum rk_status status = rk_sample_score(p->sample, set, p->choices, towers, &scores, p->error);
     if (status == RK_OK)
-        status = rk_metrics_measure(rk_sample_truth(p->sample, set), &scores, heads, p->error);
+        status = rk_metrics_measure(rk_sample_truth(p->sample, set), &scores, p->spec->calibration, heads, p->error);
     rk_score_list_deinit(&scores);
     return status == RK_OK ? report(p) : status;
 }
@@ -417,7 +417,7 @@ static enum rk_status measure_truth(struct planner *p)
         const struct rk_score_list *truth = rk_sample_truth(p->sample, set);
         if (truth->num_requests == 0)
             continue;
-        enum rk_status status = rk_metrics_measure(truth, truth, p->before[set], p->error);
+        enum rk_status status = rk_metrics_measure(truth, truth, p->spec->calibration, p->before[set], p->error);
         if (status != RK_OK)
             return status;
     }

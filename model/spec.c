@@ -5,6 +5,7 @@
 #include "model/spec.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,6 +93,11 @@ static const char *head_name(const struct rk_model_spec *spec, uint32_t index)
     return spec->heads[index];
 }
 
+static const char *value_model_name(const struct rk_model_spec *spec, uint32_t index)
+{
+    return spec->value_models[index].name;
+}
+
 static const char *context_dense_name(const struct rk_model_spec *spec, uint32_t index)
 {
     return spec->context_dense[index];
@@ -128,6 +134,7 @@ static enum rk_status check_names(const struct rk_model_spec *spec, struct rk_er
         {"tables", spec->num_tables, table_name},
         {"features", spec->num_features, feature_name},
         {"heads", spec->num_heads, head_name},
+        {"value_models", spec->num_value_models, value_model_name},
         {"dense.context", spec->num_context_dense, context_dense_name},
         {"dense.candidate", spec->num_candidate_dense, candidate_dense_name},
     };
@@ -405,6 +412,27 @@ static enum rk_status check_layers(const struct rk_model_spec *spec, struct rk_e
     return status;
 }
 
+/* ---- what becomes of the logits ---- */
+
+static enum rk_status check_answers(const struct rk_model_spec *spec, struct rk_error *error)
+{
+    for (uint32_t h = 0; spec->calibration != NULL && h < spec->num_heads; h++) {
+        const struct rk_calibration *c = &spec->calibration[h];
+        if (!(isfinite(c->scale) && c->scale > 0.0f && isfinite(c->shift)))
+            return rk_error_set(error, RK_INVALID,
+                                "calibration of head '%.128s': scale is %g and shift %g; both must be finite, and "
+                                "scale above 0",
+                                spec->heads[h], (double)c->scale, (double)c->shift);
+    }
+    enum rk_status status = RK_OK;
+    for (uint32_t v = 0; status == RK_OK && v < spec->num_value_models; v++) {
+        char what[40];
+        snprintf(what, sizeof what, "value_models[%u]", v);
+        status = rk_value_check(&spec->value_models[v], what, spec->heads, spec->num_heads, error);
+    }
+    return status;
+}
+
 /* ---- the weights file ---- */
 
 static int compare_offsets(const void *a, const void *b)
@@ -457,6 +485,7 @@ static enum rk_status check_counts(const struct rk_model_spec *spec, struct rk_e
         {spec->num_tables, RK_MAX_TABLES, "tables"},
         {spec->num_features, RK_MAX_FEATURES, "features"},
         {spec->num_heads, RK_MAX_HEADS, "heads"},
+        {spec->num_value_models, RK_MAX_VALUES, "value_models"},
         {spec->bottom.num_layers, RK_MAX_LAYERS, "bottom_mlp layers"},
         {spec->top.num_layers, RK_MAX_LAYERS, "top_mlp layers"},
         {spec->interaction.num_cross, RK_MAX_LAYERS, "interaction layers"},
@@ -478,7 +507,8 @@ static enum rk_status check_counts(const struct rk_model_spec *spec, struct rk_e
 enum rk_status rk_model_spec_check(const struct rk_model_spec *spec, struct rk_error *error)
 {
     static enum rk_status (*const checks[])(const struct rk_model_spec *, struct rk_error *) = {
-        check_counts, check_names, check_tables, check_files, check_features, check_layers, check_weights,
+        check_counts,   check_names,  check_tables,  check_files,
+        check_features, check_layers, check_answers, check_weights,
     };
     enum rk_status status = RK_OK;
     for (size_t i = 0; status == RK_OK && i < sizeof checks / sizeof *checks; i++)

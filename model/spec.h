@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "embeddings/table.h"
+#include "model/value.h"
 #include "quant/base/arena.h"
 #include "quant/base/status.h"
 #include "quant/dense.h"
@@ -18,6 +19,7 @@
 #define RK_MAX_LAYERS     64u        /* per MLP, and of a cross network */
 #define RK_MAX_WIDTH      (1u << 20) /* of any layer, table row or interaction */
 #define RK_MAX_HEADS      64u
+#define RK_MAX_VALUES     64u  /* value models */
 #define RK_MAX_NAME_BYTES 128u /* names are printable UTF-8 without control characters */
 #define RK_MAX_ROWS       ((uint64_t)1 << 48)
 
@@ -79,6 +81,12 @@ struct rk_interaction_spec {
     uint32_t num_cross, rank;
 };
 
+/* Of one head: probability = sigmoid(scale * logit + shift), scale > 0 (Platt 1999, "Probabilistic Outputs for Support
+ * Vector Machines"). */
+struct rk_calibration {
+    float scale, shift;
+};
+
 struct rk_model_spec {
     const char *name;
     const char *const *context_dense,
@@ -92,7 +100,11 @@ struct rk_model_spec {
     struct rk_interaction_spec interaction;
     const char *const *heads; /* the top MLP's last layer gives one logit each */
     uint32_t num_heads;
-    const char *weights_file; /* one path component */
+    const struct rk_calibration *calibration;  /* [num_heads]; NULL: scale 1, shift 0 */
+    const struct rk_value_model *value_models; /* formulas that requests may name */
+    uint32_t num_value_models;
+    const struct rk_value_model *default_value; /* one of them, for requests that name none; NULL: they get no values */
+    const char *weights_file;                   /* one path component */
     uint64_t weights_bytes, weights_xxh3;
 };
 

@@ -1,4 +1,4 @@
-/* Calibration, selection and encoding. All of it happens on a worker, so that event loops only move bytes.
+/* Probabilities, values, selection and encoding. All of it happens on a worker, so that event loops only move bytes.
  *
  * Rows of the response are candidates in request order, or with top_k the best ones; `positions` maps a row to its
  * candidate. */
@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "model/engine.h"
+#include "model/probability.h"
 #include "proto/rank_codec.h"
 #include "server/clock.h"
 #include "server/job_cost.h"
@@ -26,31 +26,77 @@ static enum rk_status check_finite(const struct rk_job *job, struct rk_error *er
     return RK_OK;
 }
 
-/* Copies the rows that are returned, best first, into arrays of their own. */
-static enum rk_status select_rows(struct rk_job *job, const struct rk_rank_details *details,
-                                  Rankd__V1__RankResponse *response, const float **logits)
+/* What the response is made of, row by row: first of all candidates, then of those that are returned. */
+struct rows {
+    uint32_t count;
+    const float *logits; /* [count][heads] */
+    float *probabilities;
+    double *values;      /* [count]; NULL: there is no value model */
+    uint32_t *positions; /* [count]; NULL: every candidate, in order */
+    int64_t *ids;        /* [count]; NULL: the request had none */
+};
+
+static enum rk_status compute_rows(struct rk_job *job, struct rk_rank_details *details, struct rows *rows)
 {
+    const struct rk_model_spec *spec = job->model->spec;
     const Rankd__V1__RankRequest *message = details->message;
-    uint32_t heads = job->model->spec->num_heads;
-    uint32_t rows = job->request.num_candidates < message->top_k ? job->request.num_candidates : message->top_k;
-    uint32_t *positions = rk_arena_alloc(&job->arena, rows * sizeof *positions);
-    int64_t *ids = rk_arena_alloc(&job->arena, rows * sizeof *ids);
-    float *chosen = rk_arena_alloc(&job->arena, (size_t)rows * heads * sizeof *chosen);
-    if (positions == NULL || ids == NULL || chosen == NULL)
+    const uint32_t count = job->request.num_candidates;
+    *rows = (struct rows){.count = count, .logits = job->logits};
+    rows->ids = message->n_candidate_ids > 0 ? message->candidate_ids : NULL;
+    rows->probabilities = rk_arena_alloc(&job->arena, (size_t)count * spec->num_heads * sizeof(float));
+    if (rows->probabilities == NULL)
         return RK_NO_MEMORY;
-    rk_top_k(job->logits + details->order_by, heads, job->request.num_candidates, rows, positions);
-    for (uint32_t row = 0; row < rows; row++) {
-        if (message->n_candidate_ids > 0)
-            ids[row] = message->candidate_ids[positions[row]];
-        for (uint32_t head = 0; head < heads; head++)
-            chosen[(size_t)row * heads + head] = job->logits[(size_t)positions[row] * heads + head];
+    rk_probabilities(spec, rows->logits, count, rows->probabilities);
+    if (details->order.value == NULL)
+        return RK_OK;
+    rows->values = rk_arena_alloc(&job->arena, count * sizeof *rows->values);
+    if (rows->values == NULL)
+        return RK_NO_MEMORY;
+    return rk_value_compute(details->order.value, spec->num_heads, rows->logits, rows->probabilities, count,
+                            rows->values, &details->error);
+}
+
+/* The values, or the logits of the head that candidates are ordered by. */
+static const double *scores_of(struct rk_job *job, const struct rk_rank_order *order, const struct rows *all)
+{
+    if (all->values != NULL)
+        return all->values;
+    double *scores = rk_arena_alloc(&job->arena, all->count * sizeof *scores);
+    for (uint32_t c = 0; scores != NULL && c < all->count; c++)
+        scores[c] = (double)all->logits[(size_t)c * job->model->spec->num_heads + order->head];
+    return scores;
+}
+
+/* Copies the best k rows, best first, into arrays of their own. */
+static enum rk_status select_rows(struct rk_job *job, const struct rk_rank_order *order, uint32_t k,
+                                  const struct rows *all, struct rows *best)
+{
+    const size_t heads = job->model->spec->num_heads;
+    const double *scores = scores_of(job, order, all);
+    float *logits = rk_arena_alloc(&job->arena, k * heads * sizeof *logits);
+    *best = (struct rows){
+        .count = k,
+        .logits = logits,
+        .probabilities = rk_arena_alloc(&job->arena, k * heads * sizeof *best->probabilities),
+        .values = rk_arena_alloc(&job->arena, k * sizeof *best->values),
+        .positions = rk_arena_alloc(&job->arena, k * sizeof *best->positions),
+        .ids = rk_arena_alloc(&job->arena, k * sizeof *best->ids),
+    };
+    if (scores == NULL || logits == NULL || best->probabilities == NULL || best->values == NULL ||
+        best->positions == NULL || best->ids == NULL)
+        return RK_NO_MEMORY;
+    rk_top_k(scores, all->count, k, best->positions);
+    for (uint32_t row = 0; row < k; row++) {
+        const uint32_t from = best->positions[row];
+        memcpy(logits + row * heads, all->logits + from * heads, heads * sizeof *logits);
+        memcpy(best->probabilities + row * heads, all->probabilities + from * heads, heads * sizeof(float));
+        best->values[row] = scores[from];
+        best->ids[row] = all->ids != NULL ? all->ids[from] : 0;
     }
-    response->positions = positions;
-    response->n_positions = rows;
-    response->candidate_ids = ids;
-    response->n_candidate_ids = message->n_candidate_ids > 0 ? rows : 0;
-    response->n_probabilities = (size_t)rows * heads;
-    *logits = chosen;
+    if (all->values == NULL)
+        best->values = NULL;
+    if (all->ids == NULL)
+        best->ids = NULL;
     return RK_OK;
 }
 
@@ -81,32 +127,38 @@ static enum rk_status build(struct rk_job *job, struct rk_rank_details *details)
 {
     const struct rk_model_spec *spec = job->model->spec;
     const Rankd__V1__RankRequest *message = details->message;
+    const struct rk_rank_order *order = &details->order;
     Rankd__V1__RankResponse response = RANKD__V1__RANK_RESPONSE__INIT;
-    const float *logits = job->logits;
+    struct rows all, best, *rows = &all;
     enum rk_status status = check_finite(job, &details->error);
+    if (status == RK_OK)
+        status = compute_rows(job, details, &all);
+    if (status == RK_OK && message->top_k > 0) {
+        rows = &best;
+        status = select_rows(job, order, message->top_k < all.count ? message->top_k : all.count, &all, &best);
+    }
+    if (status == RK_OK)
+        status = name_out_of_range(job, &response);
     if (status != RK_OK)
         return status;
-    response.n_probabilities = (size_t)job->request.num_candidates * spec->num_heads;
-    response.candidate_ids = message->candidate_ids;
-    response.n_candidate_ids = message->n_candidate_ids;
-    if (message->top_k > 0)
-        status = select_rows(job, details, &response, &logits);
-    response.probabilities = rk_arena_alloc(&job->arena, response.n_probabilities * sizeof(float));
-    if (status != RK_OK || response.probabilities == NULL)
-        return RK_NO_MEMORY;
-    for (size_t i = 0; i < response.n_probabilities; i++)
-        response.probabilities[i] = rk_sigmoid(logits[i]);
-    if (message->include_logits) {
-        response.logits = (float *)logits; /* the encoder only reads */
-        response.n_logits = response.n_probabilities;
-    }
+    const size_t num_scores = (size_t)rows->count * spec->num_heads;
     response.request_id = message->request_id;
     response.model = (char *)job->model->name;
     response.version = job->model->version;
     response.heads = (char **)spec->heads;
     response.n_heads = spec->num_heads;
-    if (name_out_of_range(job, &response) != RK_OK)
-        return RK_NO_MEMORY;
+    response.probabilities = rows->probabilities;
+    response.n_probabilities = num_scores;
+    response.logits = (float *)rows->logits; /* the encoder only reads */
+    response.n_logits = message->include_logits ? num_scores : 0;
+    response.positions = rows->positions;
+    response.n_positions = rows->positions != NULL ? rows->count : 0;
+    response.candidate_ids = rows->ids;
+    response.n_candidate_ids = rows->ids != NULL ? rows->count : 0;
+    response.values = rows->values;
+    response.n_values = rows->values != NULL ? rows->count : 0;
+    if (order->value != NULL)
+        response.value_model = (char *)order->value->name;
     return rk_rank_response_encode(&response, &job->arena, &details->answer, &details->answer_bytes);
 }
 

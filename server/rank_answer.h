@@ -7,12 +7,13 @@
 
 #include "proto/rankd.pb-c.h"
 #include "server/job.h"
+#include "server/rank_order.h"
 
 /* What the Rank service keeps with a job (job->details). */
 struct rk_rank_details {
     Rankd__V1__RankRequest *message;
-    uint32_t order_by; /* the head that top_k sorts by */
-    uint8_t *answer;   /* the encoded response, once it is made */
+    struct rk_rank_order order;
+    uint8_t *answer; /* the encoded response, once it is made */
     size_t answer_bytes;
     struct rk_error error; /* or why there is none */
 };

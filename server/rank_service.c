@@ -162,26 +162,6 @@ static enum rk_status find_model(const struct rk_rank_service *service, const Ra
     return RK_OK;
 }
 
-static enum rk_status find_head(const struct rk_model_spec *spec, const char *name, uint32_t *head,
-                                struct rk_error *error)
-{
-    *head = 0;
-    if (name[0] == '\0')
-        return RK_OK;
-    char heads[300];
-    size_t end = 0;
-    for (uint32_t i = 0; i < spec->num_heads; i++) {
-        if (strcmp(spec->heads[i], name) == 0) {
-            *head = i;
-            return RK_OK;
-        }
-        if (end < sizeof heads)
-            end += (size_t)snprintf(heads + end, sizeof heads - end, "%s%s", i > 0 ? ", " : "", spec->heads[i]);
-    }
-    return rk_error_set(error, RK_INVALID, "order_by is '%.*s'; the model's heads are: %s", (int)RK_MAX_NAME_BYTES,
-                        name, heads);
-}
-
 /* Checks the message and makes of it what the engine reads. */
 static enum rk_status fill(struct rk_rank_service *service, struct rk_job *job, struct rk_rank_details *details,
                            struct rk_error *error)
@@ -198,7 +178,7 @@ static enum rk_status fill(struct rk_rank_service *service, struct rk_job *job, 
     if (message->n_candidate_ids != 0 && message->n_candidate_ids != message->num_candidates)
         return rk_error_set(error, RK_INVALID, "candidate_ids has %zu values for %u candidates; give none, or one each",
                             message->n_candidate_ids, message->num_candidates);
-    status = find_head(spec, message->order_by, &details->order_by, error);
+    status = rk_rank_order_choose(message, spec, &job->arena, &details->order, error);
     if (status != RK_OK)
         return status;
     bool ok = true;

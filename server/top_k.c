@@ -3,20 +3,13 @@
 #include "server/top_k.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
-struct scores {
-    const float *values;
-    uint32_t stride;
-};
-
-static bool worse(const struct scores *scores, uint32_t a, uint32_t b)
+static bool worse(const double *scores, uint32_t a, uint32_t b)
 {
-    float x = scores->values[(size_t)a * scores->stride], y = scores->values[(size_t)b * scores->stride];
-    return x < y || (!(y < x) && a > b); /* equal ones: the later is the worse */
+    return scores[a] < scores[b] || (!(scores[b] < scores[a]) && a > b); /* equal ones: the later is the worse */
 }
 
-static void sink(const struct scores *scores, uint32_t *heap, uint32_t count, uint32_t at)
+static void sink(const double *scores, uint32_t *heap, uint32_t count, uint32_t at)
 {
     uint32_t moving = heap[at];
     for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
@@ -29,25 +22,24 @@ static void sink(const struct scores *scores, uint32_t *heap, uint32_t count, ui
     heap[at] = moving;
 }
 
-void rk_top_k(const float *values, uint32_t stride, uint32_t count, uint32_t k, uint32_t *positions)
+void rk_top_k(const double *scores, uint32_t count, uint32_t k, uint32_t *positions)
 {
-    const struct scores scores = {values, stride};
     if (k == 0)
         return;
     for (uint32_t i = 0; i < k; i++)
         positions[i] = i;
     for (uint32_t i = k / 2; i-- > 0;)
-        sink(&scores, positions, k, i);
+        sink(scores, positions, k, i);
     for (uint32_t i = k; i < count; i++) {
-        if (worse(&scores, positions[0], i)) {
+        if (worse(scores, positions[0], i)) {
             positions[0] = i;
-            sink(&scores, positions, k, 0);
+            sink(scores, positions, k, 0);
         }
     }
     for (uint32_t left = k - 1; left > 0; left--) {
         uint32_t worst = positions[0];
         positions[0] = positions[left];
         positions[left] = worst;
-        sink(&scores, positions, left, 0);
+        sink(scores, positions, left, 0);
     }
 }

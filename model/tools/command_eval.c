@@ -93,8 +93,8 @@ static enum rk_status check_heads(struct evaluation *e, const struct rk_model_sp
 }
 
 /* The truth is read, or taken from the baseline, with the first model. */
-static enum rk_status measure(struct evaluation *e, struct evaluated *model, struct rk_score_list *scores,
-                              struct rk_error *error)
+static enum rk_status measure(struct evaluation *e, struct evaluated *model, const struct rk_model_spec *spec,
+                              struct rk_score_list *scores, struct rk_error *error)
 {
     const char *truth_name = e->expected != NULL ? e->expected : e->models[e->baseline].path;
     if (e->expected == NULL && model == &e->models[e->baseline]) {
@@ -109,7 +109,7 @@ static enum rk_status measure(struct evaluation *e, struct evaluated *model, str
     enum rk_status status = rk_score_list_match(scores, e->requests, &e->truth, truth_name, error);
     if (status == RK_OK && scores->num_requests == 0)
         status = rk_error_set(error, RK_INVALID, "%s holds no requests", e->requests);
-    return status == RK_OK ? rk_metrics_measure(&e->truth, scores, model->heads, error) : status;
+    return status == RK_OK ? rk_metrics_measure(&e->truth, scores, spec->calibration, model->heads, error) : status;
 }
 
 static enum rk_status evaluate(struct evaluation *e, struct evaluated *evaluated, struct rk_error *error)
@@ -141,7 +141,7 @@ static enum rk_status evaluate(struct evaluation *e, struct evaluated *evaluated
     if (status == RK_OK)
         status = score_file(model, e->requests, NULL, BATCH, collect, &collecting, NULL, error);
     if (status == RK_OK)
-        status = measure(e, evaluated, &scores, error);
+        status = measure(e, evaluated, spec, &scores, error);
     if (status != RK_OK)
         rk_error_prefix(error, "%s", evaluated->path);
     free(collecting.logits);

@@ -10,6 +10,7 @@
 
 #include "model/engine.h"
 #include "model/golden.h"
+#include "model/probability.h"
 
 void comparison_init(struct comparison *comparison, uint32_t num_heads)
 {
@@ -124,8 +125,7 @@ static enum rk_status score_request(void *context, uint64_t line, struct rk_name
     status = rk_engine_score(s->engine, &request, logits);
     if (status != RK_OK)
         return rk_error_set(error, status, "the engine failed: %s", rk_status_name(status));
-    for (size_t i = 0; i < count; i++)
-        probabilities[i] = rk_sigmoid(logits[i]);
+    rk_probabilities(spec, logits, request.num_candidates, probabilities);
     if (s->expected != NULL)
         status = compare_next(s, named->id, logits, request.num_candidates, arena, error);
     if (status == RK_OK && s->visit != NULL)

@@ -140,6 +140,10 @@ Test(config_json, what_is_wrong_is_named)
         {"[\"top.0\", \"top.1\"]", "[]", "top_mlp has 0 items"},
         {"[\"click\", \"like\"]", "[]", "heads has 0 items"},
         {"[\"click\", \"like\"]", "[\"click\", [\"like\"]]", "heads[1] is an array"},
+        {"\"heads\"", "\"calibration\": [{\"head\": \"clock\", \"scale\": 1}], \"heads\"",
+         "calibration[0].head is 'clock', not the name of a head; did you mean 'click'?"},
+        {"\"heads\"", "\"value_models\": {}, \"heads\"", "value_models is an object"},
+        {"\"heads\"", "\"default_value_model\": \"v\", \"heads\"", "default_value_model is 'v'"},
         {"\"heads\"", "\"heds\"", "heds is not a known field; did you mean 'heads'?"},
         {"\"heads\"", "\"\\u001b[31m\": 1, \"heads\"", "?[31m is not a known field"},
     };

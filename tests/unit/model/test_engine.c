@@ -401,19 +401,6 @@ Test(engine, engines_of_several_threads_give_the_same_bits)
     }
 }
 
-Test(engine, sigmoid_is_right_from_end_to_end)
-{
-    cr_assert_eq(rk_sigmoid(0.0f), 0.5f);
-    cr_assert_eq(rk_sigmoid(INFINITY), 1.0f);
-    cr_assert_eq(rk_sigmoid(-INFINITY), 0.0f);
-    cr_assert(isnan(rk_sigmoid(NAN)));
-    for (float logit = -100.0f; logit <= 100.0f; logit += 0.37f) {
-        const double expected = 1.0 / (1.0 + exp(-(double)logit));
-        cr_assert(fabs((double)rk_sigmoid(logit) - expected) <= 2.5e-7 * expected + 0x1p-125,
-                  "sigmoid(%g) is %.9g, expected %.9g", (double)logit, (double)rk_sigmoid(logit), expected);
-    }
-}
-
 Test(engine, it_says_what_it_runs_on)
 {
     cr_assert_eq(strncmp(rk_engine_describe(), "cpu (", 5), 0, "%s", rk_engine_describe());

@@ -79,7 +79,7 @@ static void expect_refusals(const char *from_text, const struct change *cases, s
 Test(manifest, what_is_wrong_is_named)
 {
     static const struct change cases[] = {
-        {"\"version\": 1", "\"version\": 3", RK_UNSUPPORTED, "format.version is 3, newer than this program"},
+        {"\"version\": 1", "\"version\": 4", RK_UNSUPPORTED, "format.version is 4, newer than this program"},
         {"\"version\": 1", "\"version\": 0", RK_CORRUPT, "format.version is 0"},
         {"\"version\": 1", "\"version\": \"1\"", RK_CORRUPT, "format.version is a string"},
         {"rankd-model", "rankd-cache", RK_CORRUPT, "format.name is 'rankd-cache'"},
@@ -265,5 +265,99 @@ Test(manifest, what_is_wrong_about_formats_is_named)
     struct rk_arena arena;
     rk_arena_init(&arena, 4096);
     expect_refusals(quantised_text(&arena), cases, sizeof cases / sizeof *cases);
+    rk_arena_deinit(&arena);
+}
+
+/* ---- version 3 ---- */
+
+/* The tiny model, whose heads are 'click' and 'like', with the second one calibrated and two value models. */
+static char *answering_text(struct rk_arena *arena)
+{
+    static const struct rk_calibration calibration[] = {{1, 0}, {1.25f, -0.1f}};
+    static const struct rk_value_term terms[] = {{0, 1}, {1, 0.3f}};
+    static const struct rk_value_model values[] = {
+        {"engage", RK_VALUE_PRODUCT_OF_POWERS, 2.5f, terms, 2},
+        {"likes", RK_VALUE_SUM_OF_LOGITS, 1, terms + 1, 1},
+    };
+    struct rk_manifest manifest;
+    struct rk_error error = {0};
+    cr_assert_eq(rk_manifest_parse(good, good_bytes, arena, &manifest, &error), RK_OK, "%s", error.text);
+    manifest.spec.calibration = calibration;
+    manifest.spec.value_models = values;
+    manifest.spec.num_value_models = 2;
+    manifest.spec.default_value = &values[1];
+    char *printed = rk_manifest_print(&manifest), *text = rk_arena_printf(arena, "%s", printed);
+    free(printed);
+    return text;
+}
+
+Test(manifest, calibration_and_value_models_are_read_back_and_printed_the_same)
+{
+    struct rk_arena arena;
+    struct rk_manifest read;
+    struct rk_error error = {0};
+    rk_arena_init(&arena, 4096);
+    const char *text = answering_text(&arena);
+    cr_assert_not_null(strstr(text, "\"version\": 3"), "%s", text);
+    cr_assert_eq(rk_manifest_parse(text, strlen(text), &arena, &read, &error), RK_OK, "%s", error.text);
+    char *again = rk_manifest_print(&read);
+    cr_assert_str_eq(again, text);
+    free(again);
+    const struct rk_model_spec *spec = &read.spec;
+    cr_assert(spec->calibration[0].scale == 1.0f && spec->calibration[1].scale == 1.25f);
+    cr_assert(spec->calibration[0].shift == 0.0f && spec->calibration[1].shift == -0.1f);
+    cr_assert_eq(spec->num_value_models, 2);
+    cr_assert_str_eq(spec->value_models[0].name, "engage");
+    cr_assert_eq(spec->value_models[0].kind, RK_VALUE_PRODUCT_OF_POWERS);
+    cr_assert(spec->value_models[0].factor == 2.5f && spec->value_models[0].num_terms == 2);
+    cr_assert(spec->value_models[0].terms[1].head == 1 && spec->value_models[0].terms[1].weight == 0.3f);
+    cr_assert_eq(spec->default_value, &spec->value_models[1]);
+    rk_arena_deinit(&arena);
+}
+
+Test(manifest, what_may_be_left_out_of_calibration_and_value_models_has_its_default)
+{
+    struct rk_arena arena;
+    struct rk_manifest read;
+    struct rk_error error = {0};
+    rk_arena_init(&arena, 4096);
+    const char *at = strstr(good, "\"version\": 1"), *heads = strstr(good, "\"heads\"");
+    const char *text = rk_arena_printf(
+        &arena,
+        "%.*s\"version\": 3%.*s\"calibration\": [{\"head\": \"like\", \"shift\": 2}], \"value_models\": [{\"name\": "
+        "\"v\", \"kind\": \"sum_of_logits\", \"terms\": [{\"head\": \"like\", \"weight\": 3}]}], %s",
+        (int)(at - good), good, (int)(heads - at - 12), at + 12, heads);
+    cr_assert_eq(rk_manifest_parse(text, strlen(text), &arena, &read, &error), RK_OK, "%s", error.text);
+    cr_assert(read.spec.calibration[0].scale == 1.0f && read.spec.calibration[0].shift == 0.0f);
+    cr_assert(read.spec.calibration[1].scale == 1.0f && read.spec.calibration[1].shift == 2.0f);
+    cr_assert_eq(read.spec.value_models[0].factor, 1.0f);
+    cr_assert_null(read.spec.default_value);
+    rk_arena_deinit(&arena);
+}
+
+Test(manifest, what_is_wrong_about_calibration_and_value_models_is_named)
+{
+    static const struct change cases[] = {
+        {"\"version\": 3", "\"version\": 2", RK_CORRUPT, "calibration is not a known field"},
+        {"\"scale\": 1.25", "\"scale\": 0", RK_CORRUPT, "calibration of head 'like': scale is 0"},
+        {"\"scale\": 1.25", "\"scale\": -1", RK_CORRUPT, "calibration of head 'like': scale is -1"},
+        {"\"scale\": 1.25", "\"scale\": 1e39", RK_CORRUPT, "calibration[1].scale is 1e+39, too large"},
+        {"\"scale\": 1.25", "\"slope\": 1.25", RK_CORRUPT, "calibration[1].slope is not a known field"},
+        {"\"head\": \"click\"", "\"head\": \"clik\"", RK_CORRUPT,
+         "calibration[0].head is 'clik', not the name of a head; did you mean 'click'?"},
+        {"\"head\": \"click\"", "\"head\": \"like\"", RK_CORRUPT, "calibration[1] is about head 'like' again"},
+        {"product_of_powers", "product", RK_CORRUPT,
+         "value_models[0].kind is 'product', must be one of 'sum_of_probabilities', 'sum_of_logits', "
+         "'product_of_powers'"},
+        {"\"factor\": 2.5", "\"factor\": 0", RK_CORRUPT, "value_models[0].factor is 0"},
+        {"\"weight\": 1.0", "\"weight\": \"1\"", RK_CORRUPT, "value_models[0].terms[0].weight is a string"},
+        {"\"weight\": 1.0", "\"x-weight\": 1", RK_CORRUPT, "value_models[0].terms[0].weight is missing"},
+        {"\"name\": \"engage\"", "\"name\": \"likes\"", RK_CORRUPT, "two value_models are named 'likes'"},
+        {"\"name\": \"likes\"", "\"name\": \"lots\"", RK_CORRUPT,
+         "default_value_model is 'likes', not the name of a value model"},
+    };
+    struct rk_arena arena;
+    rk_arena_init(&arena, 4096);
+    expect_refusals(answering_text(&arena), cases, sizeof cases / sizeof *cases);
     rk_arena_deinit(&arena);
 }

@@ -42,12 +42,12 @@ Test(metrics, one_class_alone_has_no_auc_and_no_normalised_entropy)
     struct rk_scored samples[3] = {{1, true, 0}, {2, true, 0}, {3, true, 0}};
     for (int kind = 0; kind < 2; kind++) {
         cr_expect(isnan(rk_metric_auc(samples, 3)));
-        cr_expect(isnan(rk_metric_normalised_entropy(samples, 3)));
+        cr_expect(isnan(rk_metric_normalised_entropy(samples, 3, NULL)));
         for (int i = 0; i < 3; i++)
             samples[i].positive = false;
     }
     cr_expect(isnan(rk_metric_auc(samples, 0)));
-    cr_expect(isnan(rk_metric_normalised_entropy(samples, 0)));
+    cr_expect(isnan(rk_metric_normalised_entropy(samples, 0, NULL)));
     cr_expect(isnan(rk_metric_percentile(NULL, 0, 50)));
 }
 
@@ -66,9 +66,25 @@ Test(metrics, normalised_entropy_is_the_log_loss_over_that_of_the_base_rate)
         }
         const double rate = positives / (double)count;
         const double entropy = -(rate * log(rate) + (1 - rate) * log(1 - rate));
-        const double expected = loss / (double)count / entropy, got = rk_metric_normalised_entropy(samples, count);
+        const double expected = loss / (double)count / entropy,
+                     got = rk_metric_normalised_entropy(samples, count, NULL);
         cr_assert_float_eq(got, expected, 1e-9 * expected, "%.17g, the definition says %.17g", got, expected);
     }
+}
+
+Test(metrics, normalised_entropy_is_that_of_calibrated_probabilities)
+{
+    struct random random = random_from_seed();
+    struct rk_scored samples[300], calibrated[300];
+    const struct rk_calibration halved = {0.5f, -1.25f}; /* exact for the few digits that logits have here */
+    const size_t count = random_samples(&random, samples, 300);
+    for (size_t i = 0; i < count; i++) {
+        calibrated[i] = samples[i];
+        calibrated[i].logit = 0.5f * samples[i].logit - 1.25f;
+    }
+    const double expected = rk_metric_normalised_entropy(calibrated, count, NULL);
+    cr_assert_float_eq(rk_metric_normalised_entropy(samples, count, &halved), expected, 1e-12 * expected);
+    cr_assert_neq(rk_metric_normalised_entropy(samples, count, NULL), expected);
 }
 
 Test(metrics, constant_predictions_of_the_base_rate_have_normalised_entropy_one)
@@ -76,13 +92,13 @@ Test(metrics, constant_predictions_of_the_base_rate_have_normalised_entropy_one)
     struct rk_scored samples[8];
     for (int i = 0; i < 8; i++)
         samples[i] = (struct rk_scored){.logit = logf(1.0f / 3), .positive = i % 4 == 0};
-    cr_expect_float_eq(rk_metric_normalised_entropy(samples, 8), 1, 1e-7);
+    cr_expect_float_eq(rk_metric_normalised_entropy(samples, 8, NULL), 1, 1e-7);
 }
 
 Test(metrics, extreme_logits_lose_what_they_are_off)
 {
     const struct rk_scored samples[2] = {{-1e4f, true, 0}, {-1e4f, false, 0}};
-    cr_expect_float_eq(rk_metric_normalised_entropy(samples, 2), 1e4 / 2 / log(2), 1e-6);
+    cr_expect_float_eq(rk_metric_normalised_entropy(samples, 2, NULL), 1e4 / 2 / log(2), 1e-6);
 }
 
 Test(metrics, a_percentile_is_the_least_value_that_covers_so_many)
@@ -153,7 +169,7 @@ Test(metrics, heads_are_measured_apart)
     add(&truth, "b", 1, (const double[]){-1, 0.5}, (const double[]){0, 0});
     add(&scores, "a", 2, (const double[]){1, 4, 2, 3}, NULL);
     add(&scores, "b", 1, (const double[]){-1, 5}, NULL);
-    cr_assert_eq(rk_metrics_measure(&truth, &scores, heads, NULL), RK_OK);
+    cr_assert_eq(rk_metrics_measure(&truth, &scores, NULL, heads, NULL), RK_OK);
     cr_expect_float_eq(heads[0].auc, 1, 1e-15);
     cr_expect_float_eq(heads[1].auc, 0.5, 1e-15);
     cr_expect_eq(heads[0].largest_error, 0);
@@ -194,8 +210,8 @@ Test(metrics, the_error_of_a_loss_is_the_jackknife_over_groups_of_requests)
         rk_score_list_init(&scores, 1);
         add_random(&random, &truth, num_requests, NULL, 0);
         add_random(&random, &scores, num_requests, &truth, 1);
-        cr_assert_eq(rk_metrics_measure(&truth, &truth, &before, NULL), RK_OK);
-        cr_assert_eq(rk_metrics_measure(&truth, &scores, &after, NULL), RK_OK);
+        cr_assert_eq(rk_metrics_measure(&truth, &truth, NULL, &before, NULL), RK_OK);
+        cr_assert_eq(rk_metrics_measure(&truth, &scores, NULL, &after, NULL), RK_OK);
         cr_assert_eq(before.num_groups, groups);
         double losses[RK_METRICS_GROUPS], mean = 0, squares = 0;
         for (uint32_t g = 0; g < groups; g++) {
@@ -225,7 +241,7 @@ Test(metrics, nothing_to_measure_is_an_error)
     struct rk_head_metrics heads[1];
     struct rk_error error = {0};
     rk_score_list_init(&empty, 1);
-    cr_expect_eq(rk_metrics_measure(&empty, &empty, heads, &error), RK_INVALID);
+    cr_expect_eq(rk_metrics_measure(&empty, &empty, NULL, heads, &error), RK_INVALID);
     cr_expect_str_eq(error.text, "there are no candidates to measure");
     rk_score_list_deinit(&empty);
 }
