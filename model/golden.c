@@ -1,4 +1,4 @@
-/* Creating and replaying golden requests: both bind each request and run it through an engine of their own, as a server
+/* Creating and replaying golden requests: both bind each request and run it through a runner of their own, as a server
  * would. Texts are JSON lines, one request or one request's scores a line. One thread. */
 #include "model/golden.h"
 
@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/engine.h"
 #include "model/probability.h"
 
 struct rk_golden_difference rk_golden_compare(const float *logits, const struct rk_named_scores *expected)
@@ -31,22 +30,40 @@ struct rk_golden_difference rk_golden_compare(const float *logits, const struct 
 /* What scoring one request after the other needs. */
 struct scorer {
     const struct rk_model *model;
-    struct rk_engine *engine;
+    const struct rk_backend *backend;
+    struct rk_loaded *own_loaded; /* when no place was given */
+    struct rk_runner *runner;
+    double tolerance;
     struct rk_arena arena; /* of the current request */
     float *logits, *probabilities;
     size_t capacity;
 };
 
-static enum rk_status scorer_init(struct scorer *scorer, const struct rk_model *model, struct rk_error *error)
+static enum rk_status scorer_init(struct scorer *scorer, const struct rk_model *model,
+                                  const struct rk_golden_place *place, struct rk_error *error)
 {
-    *scorer = (struct scorer){.model = model};
+    *scorer = (struct scorer){.model = model, .backend = &rk_backend_cpu, .tolerance = RK_GOLDEN_TOLERANCE};
     rk_arena_init(&scorer->arena, 1u << 20);
-    return rk_engine_create(model, RK_GOLDEN_BATCH, &scorer->engine, error);
+    struct rk_device *device;
+    enum rk_status status = RK_OK;
+    if (place != NULL) {
+        scorer->backend = place->backend;
+        scorer->tolerance += place->error_bound;
+    } else {
+        status = rk_backend_cpu.open(&rk_backend_host, "", &device, error);
+        if (status == RK_OK)
+            status = rk_backend_cpu.load(device, model, NULL, &scorer->own_loaded, error);
+    }
+    if (status != RK_OK)
+        return status;
+    return scorer->backend->create(place != NULL ? place->loaded : scorer->own_loaded, RK_GOLDEN_BATCH, &scorer->runner,
+                                   error);
 }
 
 static void scorer_deinit(struct scorer *scorer)
 {
-    rk_engine_destroy(scorer->engine);
+    scorer->backend->destroy(scorer->runner);
+    rk_backend_cpu.unload(scorer->own_loaded);
     rk_arena_deinit(&scorer->arena);
     free(scorer->logits);
     free(scorer->probabilities);
@@ -69,9 +86,12 @@ static enum rk_status score(struct scorer *scorer, struct rk_named_request *name
         if (scorer->capacity == 0)
             return rk_error_set(error, RK_NO_MEMORY, "out of memory for %zu scores", count);
     }
-    status = rk_engine_score(scorer->engine, &request, scorer->logits);
-    if (status != RK_OK)
-        return rk_error_set(error, status, "the engine failed: %s", rk_status_name(status));
+    status = rk_backend_score(scorer->backend, scorer->runner, RK_GOLDEN_BATCH, spec->num_heads, &request,
+                              scorer->logits, error);
+    if (status != RK_OK) {
+        rk_error_prefix(error, "backend %s failed", scorer->backend->name);
+        return status;
+    }
     for (size_t i = 0; i < count; i++)
         if (!isfinite(scorer->logits[i]))
             return rk_error_set(error, RK_CORRUPT, "candidate %zu, head '%s': the model gives %g, not a finite logit",
@@ -89,12 +109,13 @@ static enum rk_status compare(const struct scorer *scorer, uint32_t num_candidat
                             "there are scores for %u candidates x %u heads, but the request has %u x %u",
                             expected->num_candidates, expected->num_heads, num_candidates, spec->num_heads);
     struct rk_golden_difference worst = rk_golden_compare(scorer->logits, expected);
-    if (!(worst.error <= RK_GOLDEN_TOLERANCE))
-        return rk_error_set(error, RK_CORRUPT,
-                            "candidate %u, head '%s': the engine's logit is %.9g, expected is %.9g; the difference is "
-                            "%.2g of max(1, |logit|), the tolerance %g",
-                            worst.candidate, spec->heads[worst.head], worst.logit, worst.expected, worst.error,
-                            RK_GOLDEN_TOLERANCE);
+    if (!(worst.error <= scorer->tolerance))
+        return rk_error_set(
+            error, RK_CORRUPT,
+            "candidate %u, head '%s': backend %s gives the logit %.9g, expected is %.9g; the difference is "
+            "%.2g of max(1, |logit|), the tolerance %g",
+            worst.candidate, spec->heads[worst.head], scorer->backend->name, worst.logit, worst.expected, worst.error,
+            scorer->tolerance);
     if (worst.error > *largest)
         *largest = worst.error;
     return RK_OK;
@@ -107,7 +128,7 @@ enum rk_status rk_golden_create(const struct rk_model *model, struct rk_named_re
     struct rk_error local = {0};
     struct scorer scorer;
     double largest = 0;
-    enum rk_status status = scorer_init(&scorer, model, &local);
+    enum rk_status status = scorer_init(&scorer, model, NULL, &local);
     for (size_t i = 0; status == RK_OK && i < num_requests; i++) {
         rk_arena_reset(&scorer.arena, SIZE_MAX);
         if (!rk_jsonl_print_request(requests_stream, &requests[i])) {
@@ -139,16 +160,16 @@ static bool next_line(const char **text, const char *end, const char **line, siz
     return true;
 }
 
-enum rk_status rk_golden_replay(const struct rk_model *model, const char *requests, size_t requests_length,
-                                const char *scores, size_t scores_length, double *largest, uint32_t *count,
-                                struct rk_error *error)
+enum rk_status rk_golden_replay(const struct rk_model *model, const struct rk_golden_place *place, const char *requests,
+                                size_t requests_length, const char *scores, size_t scores_length, double *largest,
+                                uint32_t *count, struct rk_error *error)
 {
     struct rk_error local = {0};
     struct scorer scorer;
     const char *requests_end = requests + requests_length, *scores_end = scores + scores_length;
     uint32_t number = 0;
     double worst = 0;
-    enum rk_status status = scorer_init(&scorer, model, &local);
+    enum rk_status status = scorer_init(&scorer, model, place, &local);
     while (status == RK_OK) {
         const char *request_line = NULL, *scores_line = NULL;
         size_t request_length = 0, score_length = 0;

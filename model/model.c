@@ -26,6 +26,7 @@ struct rk_model {
     struct rk_table **tables;      /* [spec->num_tables] */
     struct rk_towers *towers;      /* packed from the weights; NULL when they were not asked for */
     uint64_t bytes;
+    struct rk_mapped_file *golden_requests, *golden_scores; /* NULL for a draft */
     struct rk_golden_result golden;
 };
 
@@ -289,34 +290,42 @@ done:
     return status;
 }
 
-/* Opens both golden files, checks them and replays them. */
-static enum rk_status check_golden(struct rk_model *model, int dir_fd, const struct rk_model_open_options *options,
-                                   struct rk_error *error)
+static enum rk_status open_golden(struct rk_model *model, int dir_fd, const struct rk_model_open_options *options,
+                                  struct rk_error *error)
 {
     const struct rk_file_ref *refs[2] = {&model->manifest.golden_requests, &model->manifest.golden_scores};
-    struct rk_mapped_file *files[2] = {NULL, NULL};
+    struct rk_mapped_file **files[2] = {&model->golden_requests, &model->golden_scores};
     enum rk_status status = RK_OK;
     for (int i = 0; status == RK_OK && i < 2; i++) {
-        status = rk_mapped_file_open(dir_fd, refs[i]->file, refs[i]->bytes, &files[i], error);
-        const struct checked_file file = {.file = files[i], .name = refs[i]->file, .xxh3 = refs[i]->xxh3};
+        status = rk_mapped_file_open(dir_fd, refs[i]->file, refs[i]->bytes, files[i], error);
+        const struct checked_file file = {.file = *files[i], .name = refs[i]->file, .xxh3 = refs[i]->xxh3};
         if (status == RK_OK && !options->skip_checksums)
             status = check_file(&file, NULL, NULL, error);
     }
-    if (status == RK_OK && !options->skip_golden) {
-        if (options->progress != NULL)
-            options->progress(options->progress_context, "replaying golden requests", 0, 0);
-        struct rk_error local = {0};
-        status = rk_golden_replay(model, rk_mapped_file_data(files[0]), rk_mapped_file_bytes(files[0]),
-                                  rk_mapped_file_data(files[1]), rk_mapped_file_bytes(files[1]),
-                                  &model->golden.largest_error, &model->golden.num_requests, &local);
-        if (status == RK_OK && (rk_mapped_file_damaged(files[0]) || rk_mapped_file_damaged(files[1])))
-            status = rk_error_set(&local, RK_CORRUPT, "the file was truncated while it was read");
-        if (status != RK_OK)
-            rk_error_set(error, status, "%s: %s", refs[0]->file, local.text);
-    }
-    rk_mapped_file_close(files[0]);
-    rk_mapped_file_close(files[1]);
     return status;
+}
+
+static enum rk_status replay(const struct rk_model *model, const struct rk_golden_place *place,
+                             struct rk_golden_result *result, struct rk_error *error)
+{
+    struct rk_error local = {0};
+    const struct rk_mapped_file *requests = model->golden_requests, *scores = model->golden_scores;
+    enum rk_status status =
+        rk_golden_replay(model, place, rk_mapped_file_data(requests), rk_mapped_file_bytes(requests),
+                         rk_mapped_file_data(scores), rk_mapped_file_bytes(scores), &result->largest_error,
+                         &result->num_requests, &local);
+    if (status == RK_OK && (rk_mapped_file_damaged(requests) || rk_mapped_file_damaged(scores)))
+        status = rk_error_set(&local, RK_CORRUPT, "the file was truncated while it was read");
+    if (status != RK_OK)
+        rk_error_set(error, status, "%s: %s", model->manifest.golden_requests.file, local.text);
+    return status;
+}
+
+enum rk_status rk_model_replay(const struct rk_model *model, const struct rk_golden_place *place,
+                               struct rk_error *error)
+{
+    struct rk_golden_result result;
+    return replay(model, place, &result, error);
 }
 
 enum rk_status rk_model_open(const char *path, const struct rk_model_open_options *options, struct rk_model **out,
@@ -353,7 +362,12 @@ enum rk_status rk_model_open(const char *path, const struct rk_model_open_option
     if (status == RK_OK && !options->skip_towers)
         status = rk_towers_create(model->spec, rk_mapped_file_data(model->weights), &model->towers, &local);
     if (status == RK_OK)
-        status = check_golden(model, dir_fd, options, &local);
+        status = open_golden(model, dir_fd, options, &local);
+    if (status == RK_OK && !options->skip_golden) {
+        if (options->progress != NULL)
+            options->progress(options->progress_context, "replaying golden requests", 0, 0);
+        status = replay(model, NULL, &model->golden, &local);
+    }
     if (status == RK_OK && rk_model_damaged(model))
         status = rk_error_set(&local, RK_CORRUPT, "a file was truncated while it was read");
     if (status != RK_OK)
@@ -397,6 +411,8 @@ void rk_model_close(struct rk_model *model)
     rk_model_shards_deinit(&model->shards);
     rk_towers_destroy(model->towers);
     rk_mapped_file_close(model->weights);
+    rk_mapped_file_close(model->golden_requests);
+    rk_mapped_file_close(model->golden_scores);
     rk_arena_deinit(&model->arena);
     free(model);
 }

@@ -10,6 +10,7 @@
 #include "model/towers.h"
 #include "quant/base/status.h"
 
+struct rk_golden_place;
 struct rk_model;
 
 /* Where the rows are read from, and on how many shards they lie. */
@@ -36,6 +37,10 @@ struct rk_model_open_options {
 enum rk_status rk_model_open(const char *path, const struct rk_model_open_options *options, struct rk_model **model,
                              struct rk_error *error);
 void rk_model_close(struct rk_model *model);
+
+/* Replays the golden requests of an opened package on a backend (model/golden.h). Errors as at open. */
+enum rk_status rk_model_replay(const struct rk_model *model, const struct rk_golden_place *place,
+                               struct rk_error *error);
 
 const struct rk_model_spec *rk_model_spec_of(const struct rk_model *model);
 const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t table);

@@ -34,7 +34,7 @@ void rk_batch_add_cost(const struct rk_batch *batch, uint64_t begun_ns, const st
         add(&sum->lookup_ns, cost->lookup_ns);
         add(&sum->interaction_ns, cost->interaction_ns);
         add(&sum->towers_ns, cost->towers_ns);
-        add(&sum->rest_ns, cost->rest_ns);
+        add(&sum->rest_ns, cost->rest_ns + cost->transfer_ns);
         add(&sum->batches, 1);
         add(&sum->batch_candidates, batch->num_candidates);
     }

@@ -53,6 +53,8 @@ static const char *failure_text(const struct rk_job *job, enum rk_status status)
         return "the model's files were damaged while it was served; its scores cannot be trusted";
     case RK_CANCELLED:
         return "cancelled";
+    case RK_UNAVAILABLE:
+        return "the device that computes is lost; another server may answer";
     default:
         return "the engine failed";
     }

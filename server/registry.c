@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "model/golden.h"
 #include "server/clock.h"
 #include "server/log.h"
 
@@ -185,8 +186,17 @@ static enum rk_status load_into_backend(const struct rk_registry *registry, cons
     if (status != RK_OK)
         return status;
     status = compute->backend->load(compute->device, model, &options, loaded, error);
-    if (status != RK_OK)
+    if (status != RK_OK) {
         rk_error_prefix(error, "failed to load it into backend %s", compute->backend->name);
+        return status;
+    }
+    if (compute->backend != &rk_backend_cpu) { /* on which they were replayed when the model was opened */
+        const struct rk_golden_place place = {
+            compute->backend, *loaded, rk_backend_error_bound(compute->capabilities, rk_model_spec_of(model)).most};
+        status = rk_model_replay(model, &place, error);
+        if (status != RK_OK)
+            compute->backend->unload(*loaded);
+    }
     return status;
 }
 
