@@ -21,7 +21,7 @@
  * Ownership. The spec, weights and rows that the host functions show stay where they are until unload(): a device may
  * copy them in load() or read them in place. A slice's request and logits are only the caller's memory for the time of
  * the run. Names and texts that a backend returns are valid until close(). Nothing that one side has allocated is freed
- * by the other.
+ * by the other. unload and destroy take NULL.
  *
  * Errors. Every failure has a status and, where there is a `struct rk_error *` (which may be NULL), a text for people:
  * what failed, with its value, and what to do. The statuses that mean something to the caller:
@@ -38,7 +38,7 @@
  *
  * Logits. Each logit is a function of its candidate and its request's context alone, the same bits in whatever batch,
  * place and runner. What the function is: model/FORMAT.md; how far from the processor's result it may be: `exact` and
- * error_bound. tests/conformance holds a backend to all of this. */
+ * `error`. tests/conformance holds a backend to all of this. */
 #ifndef RANKD_MODEL_BACKEND_H
 #define RANKD_MODEL_BACKEND_H
 
@@ -95,14 +95,20 @@ struct rk_backend_host {
                          size_t columns, float *values);
 };
 
+/* How far a logit may be from the one that the processor computes, as a part of max(1, |that one|). Where inputs are
+ * rounded to a few levels, a difference in the last bit is seldom one of a whole level. */
+struct rk_error_bound {
+    double usual; /* 95 logits of 100 are as near */
+    double most;  /* all are */
+};
+
 struct rk_capabilities {
     uint32_t row_formats;   /* bit 1 << enum rk_row_format: tables that it can read */
     uint32_t dense_formats; /* bit 1 << enum rk_dense_format: layers, and vectors of the dot interaction */
     uint32_t interactions;  /* bit 1 << enum rk_interaction_op */
     bool exact;             /* every logit has the bits that rankd's scalar kernels give */
-    /* Otherwise a logit may be off by error_bound * max(1, |logit on the processor|), of the formats of the model's
-     * layers and vectors the one with the largest bound. */
-    double error_bound[RK_DENSE_FORMAT_COUNT];
+    /* Otherwise: of the formats of a model's layers and vectors, the one with the largest bounds counts. */
+    struct rk_error_bound error[RK_DENSE_FORMAT_COUNT];
     /* run() does not wait for anything but the calling thread's own computing: small requests may be scored on an
      * event loop, which must not sleep. */
     bool in_place;

@@ -160,17 +160,24 @@ enum rk_status rk_backend_check_model(const struct rk_backend *backend, const st
     return RK_OK;
 }
 
-double rk_backend_error_bound(const struct rk_capabilities *capabilities, const struct rk_model_spec *spec)
+static void widen_bound(struct rk_error_bound *bound, const struct rk_error_bound *other)
+{
+    if (other->usual > bound->usual)
+        bound->usual = other->usual;
+    if (other->most > bound->most)
+        bound->most = other->most;
+}
+
+struct rk_error_bound rk_backend_error_bound(const struct rk_capabilities *capabilities,
+                                             const struct rk_model_spec *spec)
 {
     if (capabilities->exact)
-        return 0.0;
-    const double *bounds = capabilities->error_bound;
-    double bound = bounds[spec->interaction.format];
+        return (struct rk_error_bound){0};
+    struct rk_error_bound bound = capabilities->error[spec->interaction.format];
     struct rk_layer_use layers[RK_MAX_LAYER_USES];
     const size_t num_layers = rk_model_spec_layers(spec, layers);
     for (size_t l = 0; l < num_layers; l++)
-        if (bounds[layers[l].layer->format] > bound)
-            bound = bounds[layers[l].layer->format];
+        widen_bound(&bound, &capabilities->error[layers[l].layer->format]);
     return bound;
 }
 

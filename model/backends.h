@@ -26,8 +26,9 @@ enum rk_status rk_backend_find(const char *name, const char *const *folders, siz
 enum rk_status rk_backend_check_model(const struct rk_backend *backend, const struct rk_capabilities *capabilities,
                                       const struct rk_model_spec *spec, struct rk_error *error);
 
-/* How far a logit of this model may be off, as a part of max(1, |logit|): 0 when the backend is exact. */
-double rk_backend_error_bound(const struct rk_capabilities *capabilities, const struct rk_model_spec *spec);
+/* Of this model; zeros when the backend is exact. */
+struct rk_error_bound rk_backend_error_bound(const struct rk_capabilities *capabilities,
+                                             const struct rk_model_spec *spec);
 
 /* Scores a whole request in batches of at most max_batch, which the runner was made for. logits
  * [num_candidates][num_heads]. */

@@ -232,6 +232,11 @@ const struct rk_table *rk_model_table(const struct rk_model *model, uint32_t tab
     return model->tables[table];
 }
 
+const void *rk_model_weights(const struct rk_model *model)
+{
+    return model->weights;
+}
+
 const struct rk_towers *rk_model_towers(const struct rk_model *model)
 {
     return model->towers;

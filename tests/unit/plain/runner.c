@@ -10,6 +10,7 @@
 #include "criterion/criterion.h"
 
 #define DEFAULT_TIMEOUT_S 120
+#define SKIPPED           77 /* exit status; also of the program, when no test was run */
 
 static struct plain_test *first;
 static struct plain_test **last = &first;
@@ -34,6 +35,17 @@ void plain_check(bool ok, bool fatal, const char *file, int line, const char *wh
     failed = true;
     if (fatal)
         exit(1);
+}
+
+void plain_skip(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "skipped: ");
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(SKIPPED);
 }
 
 static const struct plain_options *suite_options(const char *suite)
@@ -65,7 +77,7 @@ static void run_child(const struct plain_test *test)
 
 int main(void)
 {
-    int tested = 0, passing = 0, crashing = 0;
+    int tested = 0, passing = 0, crashing = 0, skipped = 0;
     for (const struct plain_test *test = first; test != NULL; test = test->next) {
         if (test->function == NULL)
             continue;
@@ -81,12 +93,14 @@ int main(void)
         tested++;
         passing += status == 0;
         crashing += WIFSIGNALED(status) != 0;
-        if (status != 0)
+        const bool skip = WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED;
+        skipped += skip;
+        if (status != 0 && !skip)
             fprintf(stderr, "[FAIL] %s::%s: %s %d\n", test->suite, test->name,
                     WIFSIGNALED(status) ? "signal" : "exit status",
                     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     }
     fprintf(stderr, "[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: %d\n", tested, passing,
-            tested - passing - crashing, crashing);
-    return passing == tested ? 0 : 1;
+            tested - passing - crashing - skipped, crashing);
+    return skipped == tested ? SKIPPED : passing + skipped == tested ? 0 : 1;
 }

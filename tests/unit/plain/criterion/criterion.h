@@ -1,5 +1,6 @@
-/* Takes Criterion's place under the thread sanitizer, whose memory layout Criterion's sandbox does not survive. The few
- * macros that the server's unit tests use mean the same here; each test runs in a process of its own; see runner.c. */
+/* Takes Criterion's place: under the thread sanitizer, whose memory layout Criterion's sandbox does not survive, and
+ * for tests/conformance. The few macros that these tests use mean the same here; each test runs in a process of its
+ * own; see runner.c. */
 #ifndef RANKD_TESTS_UNIT_PLAIN_CRITERION_H
 #define RANKD_TESTS_UNIT_PLAIN_CRITERION_H
 
@@ -21,6 +22,9 @@ struct plain_test { /* a suite when function is NULL */
 void plain_add(struct plain_test *test);
 void plain_check(bool ok, bool fatal, const char *file, int line, const char *what, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
+
+/* Ends the test, which then counts neither as passed nor as failed. */
+_Noreturn void plain_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #define PLAIN_ADD(id, suite_, name_, function_, ...)                                                                   \
     __attribute__((constructor)) static void id##_add(void)                                                            \
@@ -46,6 +50,8 @@ void plain_check(bool ok, bool fatal, const char *file, int line, const char *wh
 
 #define cr_assert(condition, ...)   PLAIN_CHECK((condition), true, #condition, __VA_ARGS__)
 #define cr_assert_eq(a, b, ...)     PLAIN_CHECK((a) == (b), true, #a " == " #b, __VA_ARGS__)
+#define cr_assert_geq(a, b, ...)    PLAIN_CHECK((a) >= (b), true, #a " >= " #b, __VA_ARGS__)
+#define cr_assert_gt(a, b, ...)     PLAIN_CHECK((a) > (b), true, #a " > " #b, __VA_ARGS__)
 #define cr_assert_leq(a, b, ...)    PLAIN_CHECK((a) <= (b), true, #a " <= " #b, __VA_ARGS__)
 #define cr_assert_not_null(a, ...)  PLAIN_CHECK((a) != NULL, true, #a " is not NULL", __VA_ARGS__)
 #define cr_expect(condition, ...)   PLAIN_CHECK((condition), false, #condition, __VA_ARGS__)
@@ -53,6 +59,7 @@ void plain_check(bool ok, bool fatal, const char *file, int line, const char *wh
 #define cr_expect_neq(a, b, ...)    PLAIN_CHECK((a) != (b), false, #a " != " #b, __VA_ARGS__)
 #define cr_expect_null(a, ...)      PLAIN_CHECK((a) == NULL, false, #a " is NULL", __VA_ARGS__)
 #define cr_expect_not_null(a, ...)  PLAIN_CHECK((a) != NULL, false, #a " is not NULL", __VA_ARGS__)
+#define cr_skip                     plain_skip
 #define cr_expect_str_eq(a, b, ...) PLAIN_CHECK(strcmp(a, b) == 0, false, #a " equals " #b, __VA_ARGS__)
 
 #endif
