@@ -189,7 +189,7 @@ int main(int argc, char **argv)
     if (rk_compute_open(line.options.backend, line.options.backend_path, line.options.backend_options, &compute,
                         &error) != RK_OK) {
         rk_log(RK_LOG_ERROR, "%s", error.text);
-        return EXIT_FAILED;
+        return error.status == RK_INVALID ? EXIT_USAGE : EXIT_FAILED;
     }
     const int code = run(&line, &compute, signals);
     rk_compute_close(&compute);

@@ -1,6 +1,7 @@
 /* The plain backend with one fault, named in its options: what the conformance test has to notice, and what a server
  * has to live with. One device at a time. */
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -103,6 +104,13 @@ static void destroy(struct rk_runner *runner)
     plain_backend.destroy(runner);
 }
 
+static bool on_event_loop(void)
+{
+    char name[16] = "";
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    return strncmp(name, "loop-", 5) == 0;
+}
+
 /* Each candidate as a run of its own: no run is ever too long. */
 static enum rk_status run_one_by_one(struct rk_runner *runner, const struct rk_slice *slices, uint32_t num_slices,
                                      struct rk_run_cost *cost, struct rk_error *error)
@@ -122,6 +130,8 @@ static enum rk_status run(struct rk_runner *runner, const struct rk_slice *slice
     const struct rk_slice *last = num_slices > 0 ? &slices[num_slices - 1] : NULL;
     if (fault == LOST_WHEN && access(lost_when, F_OK) == 0)
         return host->error_set(error, RK_UNAVAILABLE, "the device has fallen off the bus");
+    if (fault == THREE_RUNNERS && on_event_loop())
+        return host->error_set(error, RK_INTERNAL, "a run on an event loop, which must not wait");
     if (fault == LIMIT)
         return run_one_by_one(runner, slices, num_slices, cost, error);
     float kept[RK_MAX_HEADS];
