@@ -141,7 +141,7 @@ enum rk_status rk_golden_create(const struct rk_model *model, struct rk_named_re
         if (status != RK_OK)
             rk_error_prefix(&local, "golden request %zu ('%.64s')", i + 1, requests[i].id);
         else
-            rk_jsonl_print_scores(scores_stream, requests[i].id, scorer.logits, scorer.probabilities,
+            rk_jsonl_print_scores(scores_stream, requests[i].id, scorer.logits, scorer.probabilities, NULL,
                                   requests[i].num_candidates, rk_model_spec_of(model)->num_heads);
     }
     scorer_deinit(&scorer);

@@ -13,7 +13,7 @@
 /* Allows annotations and nothing else beside the request's own fields. */
 static const char *const request_keys[] = {"id", "context", "candidates", NULL};
 static const char *const block_keys[] = {"dense", "ids", "weights", NULL};
-static const char *const score_keys[] = {"id", "logits", "probabilities", "labels", NULL};
+static const char *const score_keys[] = {"id", "logits", "probabilities", "values", "labels", NULL};
 
 /* ---- a line of requests ---- */
 

@@ -2,7 +2,8 @@
  *
  *   {"id": "r0", "context": {"dense": [...], "ids": {"user": [7]}, "weights": {"history": [...]}},
  *    "candidates": [{"dense": [...], "ids": {"game": [3]}}, ...]}
- *   {"id": "r0", "logits": [[...], ...], "probabilities": [[...], ...]}          [candidates][heads]
+ *   {"id": "r0", "logits": [[...], ...], "probabilities": [[...], ...], "values": [...]}
+ *                 [candidates][heads]           likewise                [candidates], may be left out
  */
 #ifndef RANKD_MODEL_JSONL_H
 #define RANKD_MODEL_JSONL_H
@@ -19,9 +20,9 @@
 enum rk_status rk_jsonl_parse(const char *line, size_t length, struct rk_arena *arena, struct rk_named_request *request,
                               struct rk_error *error);
 
-/* Prints one line with enough digits to restore the floats (%.9g). */
+/* Prints one line with enough digits to restore the numbers (%.9g, %.17g). values: [num_candidates], or NULL. */
 void rk_jsonl_print_scores(FILE *stream, const char *id, const float *logits, const float *probabilities,
-                           uint32_t num_candidates, uint32_t num_heads);
+                           const double *values, uint32_t num_candidates, uint32_t num_heads);
 
 /* Reads `path` ("-": standard input) line by line; each non-empty line is parsed into an arena that is reset after it
  * and given to `visit` with its line number (from 1). Stops at the first status other than RK_OK; the error text starts

@@ -29,14 +29,16 @@ static void print_matrix(FILE *stream, const char *name, const float *values, ui
 }
 
 void rk_jsonl_print_scores(FILE *stream, const char *id, const float *logits, const float *probabilities,
-                           uint32_t num_candidates, uint32_t num_heads)
+                           const double *values, uint32_t num_candidates, uint32_t num_heads)
 {
     fputs("{\"id\": ", stream);
     if (!print_string(stream, id, strlen(id)))
         fputs("\"\"", stream);
     print_matrix(stream, "logits", logits, num_candidates, num_heads);
     print_matrix(stream, "probabilities", probabilities, num_candidates, num_heads);
-    fputs("}\n", stream);
+    for (uint32_t c = 0; values != NULL && c < num_candidates; c++)
+        fprintf(stream, "%s%.17g", c > 0 ? ", " : ", \"values\": [", values[c]);
+    fputs(values != NULL && num_candidates > 0 ? "]}\n" : "}\n", stream);
 }
 
 /* Where row r's bags begin in each feature is found by adding up lengths, so rows must be printed in order. */

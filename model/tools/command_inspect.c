@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "model/answer_json.h"
 #include "model/model.h"
 #include "model/spec_json.h"
 #include "model/tools/commands.h"
@@ -97,6 +98,15 @@ static void print_architecture(const struct rk_model_spec *spec)
     for (uint32_t h = 0; h < spec->num_heads; h++)
         printf(" %s", spec->heads[h]);
     putchar('\n');
+    for (uint32_t h = 0; spec->calibration != NULL && h < spec->num_heads; h++)
+        printf("    +--> %s: sigmoid(%g * logit %+g)\n", spec->heads[h], (double)spec->calibration[h].scale,
+               (double)spec->calibration[h].shift);
+    for (uint32_t v = 0; v < spec->num_value_models; v++) {
+        const struct rk_value_model *value = &spec->value_models[v];
+        char formula[400];
+        printf("    +--> value %s%s: %s\n", value->name, value == spec->default_value ? " (default)" : "",
+               rk_value_print(value, spec->heads, formula, sizeof formula));
+    }
 }
 
 static void print_cost(const struct rk_model_spec *spec, double ids_per_feature)
@@ -195,6 +205,7 @@ static void print_json(const struct rk_model *model, double ids_per_feature)
     json_object_set_new(root, "bottom_mlp_formats", layer_formats(&spec->bottom));
     json_object_set_new(root, "top_mlp_formats", layer_formats(&spec->top));
     json_object_set_new(root, "calibrated", json_boolean(is_calibrated(spec)));
+    rk_answer_json_print(spec, root);
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);

@@ -17,6 +17,7 @@ static const char *const verify_examples[] = {
 static const char *const score_examples[] = {
     "rankpack score models/steam/1 --requests requests.jsonl",
     "rankpack score models/steam/1 --requests requests.jsonl --top 10",
+    "rankpack score models/steam/1 --requests requests.jsonl --top 10 --value 'play * binge^0.5'",
     "rankpack score models/steam/1 --requests requests.jsonl --expected expected.jsonl", NULL};
 static const char *const eval_examples[] = {
     "rankpack eval models/steam/1 models/steam/2 --requests requests.jsonl --expected expected.jsonl",
@@ -93,7 +94,11 @@ const struct cli_command rankpack_commands[] = {
      .options = {REQUIRED("requests", "FILE", "JSON lines, '-' for standard input"),
                  OPTION("batch", "N", "candidates per batch (256)"),
                  OPTION("top", "K", "print a table of the best K candidates of each request instead of JSON"),
-                 OPTION("head", "NAME", "the head that --top sorts by (the first)"),
+                 OPTION("head", "NAME", "the head that --top sorts by (the default value model, or the first)"),
+                 OPTION("value-model", "NAME", "add values by this one of the model's value models; --top sorts by them"),
+                 OPTION("value", "FORMULA",
+                        "add values by this: 0.7*play + 0.3*binge, 0.7*logit(play) + 0.3*logit(binge), or "
+                        "play * binge^0.5; --top sorts by them"),
                  OPTION("expected", "FILE",
                         "compare with these scores instead of printing; AUC per head if they have labels")}},
     {.name = "quantize",

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "model/value.h"
 #include "proto/rank_codec.h"
 
 static bool has_one_id_each(const struct rk_named_bags *bags, uint32_t rows)
@@ -97,6 +98,33 @@ static Rankd__V1__Features *make_features(const struct rk_named_block *block, st
     return features;
 }
 
+static enum rk_status make_value(const char *formula, struct rk_arena *arena, Rankd__V1__ValueModel **result,
+                                 struct rk_error *error)
+{
+    struct rk_named_value named;
+    enum rk_status status = rk_value_parse(formula, arena, &named, error);
+    if (status != RK_OK)
+        return status;
+    Rankd__V1__ValueModel *value = rk_arena_alloc(arena, sizeof *value);
+    Rankd__V1__ValueModel__Term *terms = rk_arena_array(arena, named.num_terms, sizeof *terms),
+                                **list = rk_arena_array(arena, named.num_terms, sizeof *list);
+    if (value == NULL || terms == NULL || list == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory");
+    rankd__v1__value_model__init(value);
+    value->kind = (Rankd__V1__ValueModel__Kind)(named.kind + 1); /* on the wire, 0 is none */
+    value->factor = named.factor;
+    value->terms = list;
+    value->n_terms = named.num_terms;
+    for (size_t i = 0; i < named.num_terms; i++) {
+        list[i] = &terms[i];
+        rankd__v1__value_model__term__init(list[i]);
+        terms[i].head = (char *)named.terms[i].head;
+        terms[i].weight = named.terms[i].weight;
+    }
+    *result = value;
+    return RK_OK;
+}
+
 enum rk_status rk_rank_message_build(const struct rk_ctl_options *options, const struct rk_named_request *named,
                                      struct rk_arena *arena, struct rk_rank_message *message, struct rk_error *error)
 {
@@ -108,7 +136,14 @@ enum rk_status rk_rank_message_build(const struct rk_ctl_options *options, const
     request.num_candidates = named->num_candidates;
     request.top_k = (uint32_t)options->top;
     request.order_by = (char *)(options->order_by != NULL ? options->order_by : "");
+    request.value_model = (char *)(options->value_model != NULL ? options->value_model : "");
     request.include_logits = true;
+    request.include_costs = options->costs;
+    if (options->value != NULL) {
+        enum rk_status status = make_value(options->value, arena, &request.value, error);
+        if (status != RK_OK)
+            return status;
+    }
     request.context = make_features(&named->context, arena);
     request.candidates = make_features(&named->candidates, arena);
     if (request.context == NULL || request.candidates == NULL)

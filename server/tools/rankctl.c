@@ -8,7 +8,8 @@
 const struct rk_ctl_command rk_ctl_commands[] = {
     {"rank", RK_CTL_RANK, "rank the candidates of requests from a file",
      "  rankctl rank --model steam --requests requests.jsonl\n"
-     "  rankctl rank --model steam --requests requests.jsonl --top 10 --titles games.tsv\n",
+     "  rankctl rank --model steam --requests requests.jsonl --top 10 --titles games.tsv\n"
+     "  rankctl rank --model steam --requests requests.jsonl --top 10 --value 'play * binge^0.5' --costs\n",
      rk_ctl_rank},
     {"status", RK_CTL_STATUS, "show what a server serves and how busy it is",
      "  rankctl status\n"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/value.h"
 #include "server/tools/rankctl.h"
 
 enum type { TEXT, NUMBER, FLAG };
@@ -32,7 +33,13 @@ static const struct option {
     {"top", NUMBER, "K", RK_CTL_RANK | RK_CTL_BENCH, FIELD(top), 0, UINT32_MAX, "0",
      "only the best K, best first; 0: all, as they stand"},
     {"order-by", TEXT, "HEAD", RK_CTL_RANK | RK_CTL_BENCH, FIELD(order_by), 0, 0, NULL,
-     "the head that --top sorts by; else the model's first"},
+     "the head that --top sorts by; else the model's default value model, or its first head"},
+    {"value-model", TEXT, "NAME", RK_CTL_RANK | RK_CTL_BENCH, FIELD(value_model), 0, 0, NULL,
+     "rank by this one of the model's value models"},
+    {"value", TEXT, "FORMULA", RK_CTL_RANK | RK_CTL_BENCH, FIELD(value), 0, 0, NULL,
+     "rank by this: 0.7*play + 0.3*binge, 0.7*logit(play) + 0.3*logit(binge), or play * binge^0.5"},
+    {"costs", FLAG, NULL, RK_CTL_RANK, FIELD(costs), 0, 0, NULL,
+     "also where the time went in the server: a table on standard error, or in the JSON with --json"},
     {"titles", TEXT, "FILE.tsv", RK_CTL_RANK, FIELD(titles), 0, 0, NULL,
      "with --top: names of candidates; first column: id, last: title"},
     {"title-feature", TEXT, "NAME", RK_CTL_RANK, FIELD(title_feature), 0, 0, NULL,
@@ -100,6 +107,19 @@ static bool set(const struct option *option, const char *value, struct rk_ctl_op
     return true;
 }
 
+static bool check_formula(const char *text)
+{
+    struct rk_arena arena;
+    struct rk_named_value named;
+    struct rk_error error = {0};
+    rk_arena_init(&arena, 1024);
+    const bool fine = rk_value_parse(text, &arena, &named, &error) == RK_OK;
+    rk_arena_deinit(&arena);
+    if (!fine)
+        fprintf(stderr, "rankctl: --value: %s\n", error.text);
+    return fine;
+}
+
 static bool check_complete(const struct rk_ctl_command *command, const struct rk_ctl_options *options)
 {
     bool ranks = command->bit == RK_CTL_RANK || (command->bit == RK_CTL_BENCH && !options->empty);
@@ -110,7 +130,7 @@ static bool check_complete(const struct rk_ctl_command *command, const struct rk
                         "; it takes a file of JSON lines, or - for standard input");
     if (options->titles != NULL && options->top == 0)
         return complain("--titles needs", "--top", ": it names the best candidates");
-    return true;
+    return options->value == NULL || check_formula(options->value);
 }
 
 bool rk_ctl_parse(int argc, char **argv, struct rk_ctl_options *options, const struct rk_ctl_command **command)

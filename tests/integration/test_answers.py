@@ -220,6 +220,57 @@ class TestValues(Served):
         self.assertEqual(set(self.rank(many(50), value=formula(POWERS, binge=3e38)).values), {0.0})
 
 
+class TestRankpackValues(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = scratch("values")
+        cls.package = import_steam(value_models=[ENGAGE, EITHER], default_value_model="either") / "steam/1"
+        cls.requests = cls.folder / "requests.jsonl"
+        cls.requests.write_text("".join(json.dumps(request) + "\n" for request in requests_of("steam")[:3]), encoding="utf-8")
+
+    def score(self, *words, **options):
+        return rankpack("score", self.package, "--requests", self.requests, *words, **options)
+
+    def test_lines_have_the_values_of_the_formula_or_the_default(self):
+        for words, value in (((), formula(SUMS, binge=0.75, play=0.25)), (("--value-model", "engage"), formula(POWERS, factor=2.5, play=1, binge=0.5)),
+                             (("--value", "logit(binge) + 0.5*logit(play)"), formula(LOGITS, binge=1, play=0.5))):
+            for line in self.score(*words).stdout.splitlines():
+                scores = json.loads(line)
+                self.assertEqual(len(scores["values"]), len(scores["logits"]))
+                for mine, logits, probabilities in zip(scores["values"], scores["logits"], scores["probabilities"]):
+                    self.assertAlmostEqual(mine, plain_value(value, ("play", "binge"), logits, probabilities),
+                                           delta=1e-8 * max(1, abs(mine)))  # scores are printed with nine digits
+
+    def test_lines_with_values_can_be_expected_ones(self):
+        expected = self.folder / "expected.jsonl"
+        expected.write_text(self.score().stdout, encoding="utf-8")
+        self.assertIn("within", self.score("--expected", expected).stdout)
+
+    def test_the_table_is_sorted_by_them(self):
+        values = json.loads(self.score("--value-model", "engage").stdout.splitlines()[0])["values"]
+        lines = self.score("--value-model", "engage", "--top", 4).stdout.splitlines()
+        self.assertIn("by 2.5 * play * binge^0.5", lines[0])
+        best = sorted(range(len(values)), key=lambda i: -values[i])[:4]
+        self.assertEqual([int(line.split()[1]) for line in lines[2:6]], best)
+        self.assertEqual([line.split()[2] for line in lines[2:6]], [f"{values[i]:.6g}" for i in best])
+        self.assertIn("by binge", self.score("--head", "binge", "--top", 1).stdout)
+
+    def test_what_is_wrong_is_said(self):
+        for words, text in ((("--value", "play + clap"), "--value.terms[1].head is 'clap', not one of the model's 2 heads"),
+                            (("--value", "play +"), "character 7: a head or a number is missing"),
+                            (("--value-model", "best"), "--value-model is 'best', the model has no such value model; its first is 'engage'"),
+                            (("--value", "play", "--value-model", "engage"), "give one of --head, --value and --value-model")):
+            result = self.score(*words, check=False)
+            self.assertNotEqual(result.returncode, 0)
+            self.assertIn(text, result.stderr)
+
+    def test_inspect_shows_them(self):
+        text = rankpack("inspect", self.package).stdout
+        self.assertIn("value engage: 2.5 * play * binge^0.5", text)
+        self.assertIn("value either (default): 0.75*binge + 0.25*play", text)
+        self.assertEqual(json.loads(rankpack("inspect", self.package, "--json").stdout)["default_value_model"], "either")
+
+
 class TestDefaultValue(Served):
     fields = {"value_models": [EITHER, ENGAGE], "default_value_model": "engage"}
 

@@ -2,6 +2,7 @@
 """rankctl as people use it: what it prints, and with which status it ends."""
 
 import json
+import math
 import socket
 import threading
 import unittest
@@ -47,6 +48,50 @@ class TestRankctl(unittest.TestCase):
         self.assertEqual(top["positions"], sorted(range(len(binge)), key=lambda i: -binge[i])[:3])
         candidates = requests_of("steam")[0]["candidates"]
         self.assertEqual(top["candidate_ids"], [candidates[i]["ids"]["popularity"][0] for i in top["positions"]])
+
+    def test_a_formula_ranks_and_its_values_are_printed(self):
+        everything = json.loads(self.rank("--value", "2 * play * binge^0.5").stdout)
+        expected = [2 * play * math.sqrt(binge) for play, binge in everything["probabilities"]]
+        for mine, theirs in zip(everything["values"], expected):
+            self.assertAlmostEqual(mine, theirs, delta=1e-8)  # scores are printed with nine digits
+        best = sorted(range(len(expected)), key=lambda i: -everything["values"][i])[:5]
+        top = json.loads(self.rank("--value", "2*play*binge^.5", "--top", 5, "--json").stdout)
+        self.assertEqual((top["positions"], top["values"]), (best, [everything["values"][i] for i in best]))
+        table = self.rank("--value", "2*play*binge^.5", "--top", 5).stdout.splitlines()
+        self.assertIn("value", table[1].split())
+        for line, value in zip(table[2:], top["values"]):
+            self.assertIn(f"{value:.6g}", line.split())
+        for text, weights in (("0.7*play + 0.3*binge", (0.7, 0.3)), ("binge", (0, 1))):
+            rows = json.loads(self.rank("--value", text).stdout)
+            for value, (play, binge) in zip(rows["values"], rows["probabilities"]):
+                self.assertAlmostEqual(value, weights[0] * play + weights[1] * binge, delta=1e-7)  # weights are float32
+        rows = json.loads(self.rank("--value", "logit(play) + -2*logit(binge)").stdout)
+        for value, (play, binge) in zip(rows["values"], rows["logits"]):
+            self.assertAlmostEqual(value, play - 2 * binge, delta=1e-7)
+
+    def test_a_wrong_formula_is_usage_and_a_wrong_name_the_servers_word(self):
+        result = self.rank("--value", "play ** binge", check=False)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("--value: formula 'play ** binge', character 7: a head or a number is missing", result.stderr)
+        for words, text in ((["--value-model", "best"], "value_model is 'best'; the model's value models are:"),
+                            (["--value", "play^2 * clap"], "value.terms[1].head is 'clap', not one of the model's 2 heads"),
+                            (["--value", "play", "--order-by", "binge"], "order_by and value are both given")):
+            result = self.rank(*words, check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(f"{self.one}:1: INVALID_ARGUMENT: {text}", result.stderr)
+
+    def test_costs_are_a_table_or_part_of_the_json(self):
+        stages = ["receive_us", "queue_us", "lookup_us", "interaction_us", "towers_us", "rest_us", "answer_us", "total_us"]
+        plain, asked = self.rank(), self.rank("--costs")
+        self.assertEqual((plain.stdout, plain.stderr), (asked.stdout, ""))
+        heading, row = asked.stderr.splitlines()
+        self.assertEqual(heading.split()[:9], ["microseconds"] + [stage.removesuffix("_us") for stage in stages])
+        self.assertEqual(len(row.split()), 11)
+        result = json.loads(self.rank("--costs", "--json").stdout)
+        self.assertEqual(list(result["costs"]), stages + ["batches", "batch_candidates"])
+        self.assertEqual(result["costs"]["batch_candidates"], len(result["probabilities"]))
+        self.assertGreater(result["costs"]["total_us"], result["costs"]["towers_us"])
+        self.assertNotIn("costs", json.loads(self.rank("--json").stdout))
 
     def test_health_tells_by_its_exit_status(self):
         self.assertEqual(self.server.rankctl("health").stdout, "SERVING\n")

@@ -152,8 +152,10 @@ Test(jsonl, scores_survive_printing)
     char *line = NULL;
     size_t size;
     FILE *stream = open_memstream(&line, &size);
-    rk_jsonl_print_scores(stream, "r1", logits, probabilities, 2, 2);
+    const double values[2] = {0.1, -3e300};
+    rk_jsonl_print_scores(stream, "r1", logits, probabilities, values, 2, 2);
     fclose(stream);
+    cr_assert_not_null(strstr(line, "\"values\": [0.10000000000000001, -3.0000000000000002e+300]}"), "%s", line);
     struct rk_named_scores scores;
     struct rk_error error = {0};
     cr_assert_eq(rk_jsonl_parse_scores(line, size, &arena, &scores, &error), RK_OK, "%s: %s", line, error.text);
