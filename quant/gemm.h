@@ -13,7 +13,8 @@
  *         difference is exact although its terms may wrap around
  *
  * then, with relu, y = y < 0 ? 0 : y (a NaN stays one), then y is stored as float32, as bfloat16 (rk_to_bf16_fn) or as
- * a byte of a calibrated layer's input (rk_to_u8_fn). A row's result depends on nothing but that row. */
+ * a byte of a calibrated layer's input (rk_to_u8_fn). The bias is the channel's, or of each row its own. A row's result
+ * depends on nothing but that row. */
 #ifndef RANKD_QUANT_GEMM_H
 #define RANKD_QUANT_GEMM_H
 
@@ -33,7 +34,8 @@ struct rk_gemm {
     const void *panels;
     size_t panel_bytes; /* from one panel to the next, a multiple of 64 */
     uint32_t groups, rows, out;
-    const float *bias; /* [channels of all panels] */
+    const float *bias;          /* [channels of all panels] */
+    const float *const *biases; /* [rows] -> [channels of all panels]: of each row its own; NULL: `bias` for all */
     /* int8 only */
     const float *scales;    /* [channels of all panels] */
     const int32_t *sums;    /* [channels of all panels] of a channel's weights */

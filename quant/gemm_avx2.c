@@ -129,7 +129,8 @@ INLINE void multiply_int8(const struct block *b, const int rows)
 /* ---- what becomes of the sums ---- */
 
 /* 16 channels of one row in float32, not activated yet: y[16]. */
-INLINE void scale_int8(const struct rk_gemm *gemm, uint32_t row, uint32_t channel, float y[static CHANNELS])
+INLINE void scale_int8(const struct rk_gemm *gemm, uint32_t row, uint32_t channel, const float *bias,
+                       float y[static CHANNELS])
 {
     const size_t at = row * gemm->x_step;
     const __m256i zero = _mm256_set1_epi32(gemm->x_zeros[at]);
@@ -139,21 +140,21 @@ INLINE void scale_int8(const struct rk_gemm *gemm, uint32_t row, uint32_t channe
         const __m256i sum =
             _mm256_sub_epi32(_mm256_load_si256((const __m256i *)(y + c)), _mm256_mullo_epi32(zero, weights));
         const __m256 scale = _mm256_mul_ps(x_scale, _mm256_loadu_ps(gemm->scales + channel + c));
-        _mm256_store_ps(y + c,
-                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_loadu_ps(gemm->bias + channel + c)));
+        _mm256_store_ps(y + c, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_loadu_ps(bias + c)));
     }
 }
 
 INLINE void finish(const struct rk_gemm *gemm, uint32_t row, uint32_t channel, bool integers, float y[static CHANNELS])
 {
     const size_t count = gemm->out - channel < CHANNELS ? gemm->out - channel : CHANNELS;
+    const float *bias = (gemm->biases != NULL ? gemm->biases[row] : gemm->bias) + channel;
     char *to = (char *)gemm->y + row * gemm->y_bytes;
     if (integers)
-        scale_int8(gemm, row, channel, y);
+        scale_int8(gemm, row, channel, bias, y);
     for (uint32_t c = 0; c < CHANNELS; c += 8) {
         __m256 value = _mm256_load_ps(y + c);
         if (!integers)
-            value = _mm256_add_ps(value, _mm256_loadu_ps(gemm->bias + channel + c));
+            value = _mm256_add_ps(value, _mm256_loadu_ps(bias + c));
         if (gemm->relu)
             value = _mm256_max_ps(_mm256_setzero_ps(), value); /* the second operand if either is NaN, or both are 0 */
         _mm256_store_ps(y + c, value);

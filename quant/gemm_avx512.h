@@ -53,7 +53,6 @@ GEMM_INLINE __m512i gemm_step(__m512i sum, __m512i x, __m512i weights);
 
 /* Of 16 output channels, for all rows. */
 struct gemm_channels {
-    __m512 bias;
     __m512 scale;    /* int8 */
     __m512i weights; /* int8: their sums */
     bool
@@ -65,7 +64,7 @@ GEMM_INLINE __m512i gemm_init(const struct rk_gemm *gemm, uint32_t channel);
 GEMM_INLINE struct gemm_channels gemm_channels_at(const struct rk_gemm *gemm, uint32_t channel);
 /* Sums to outputs, before ReLU. */
 GEMM_INLINE __m512 gemm_finish(const struct rk_gemm *gemm, const struct gemm_channels *channels, __m512i sums,
-                               uint32_t row);
+                               uint32_t row, __m512 bias);
 
 #ifdef GEMM_FLOAT_SUMS /* fp32 and bf16 */
 GEMM_INLINE __m512i gemm_init(const struct rk_gemm *gemm, uint32_t channel)
@@ -77,15 +76,18 @@ GEMM_INLINE __m512i gemm_init(const struct rk_gemm *gemm, uint32_t channel)
 
 GEMM_INLINE struct gemm_channels gemm_channels_at(const struct rk_gemm *gemm, uint32_t channel)
 {
-    return (struct gemm_channels){.bias = _mm512_loadu_ps(gemm->bias + channel)};
+    (void)gemm;
+    (void)channel;
+    return (struct gemm_channels){.own_ranges = false};
 }
 
 GEMM_INLINE __m512 gemm_finish(const struct rk_gemm *gemm, const struct gemm_channels *channels, __m512i sums,
-                               uint32_t row)
+                               uint32_t row, __m512 bias)
 {
     (void)gemm;
+    (void)channels;
     (void)row;
-    return _mm512_add_ps(_mm512_castsi512_ps(sums), channels->bias);
+    return _mm512_add_ps(_mm512_castsi512_ps(sums), bias);
 }
 #endif
 
@@ -261,9 +263,13 @@ GEMM_INLINE void gemm_finish_as(const struct rk_gemm *gemm, const __m512i *sums,
         const bool full = left >= RK_GEMM_CHANNELS; /* masked stores of narrow elements are slow */
         const __mmask16 mask = (__mmask16)((1u << left % RK_GEMM_CHANNELS) - 1);
         const struct gemm_channels channels = gemm_channels_at(gemm, channel);
+        const float *const *const biases = gemm->biases != NULL ? gemm->biases + first_row : NULL;
+        __m512 bias = _mm512_loadu_ps(gemm->bias + channel);
         char *to = (char *)gemm->y + first_row * y_bytes + channel * element;
         for (uint32_t r = 0; r < rows; r++, to += y_bytes) {
-            __m512 y = gemm_finish(gemm, &channels, _mm512_load_si512(sums + r * panels + p), first_row + r);
+            if (biases != NULL)
+                bias = _mm512_loadu_ps(biases[r] + channel);
+            __m512 y = gemm_finish(gemm, &channels, _mm512_load_si512(sums + r * panels + p), first_row + r, bias);
             if (kind != GEMM_BYTES_FROM_0)
                 y = _mm512_max_ps(lowest, y);
             if (kind == GEMM_FLOATS) {

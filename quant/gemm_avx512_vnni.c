@@ -21,8 +21,7 @@ GEMM_INLINE __m512i gemm_init(const struct rk_gemm *gemm, uint32_t channel)
 
 GEMM_INLINE struct gemm_channels gemm_channels_at(const struct rk_gemm *gemm, uint32_t channel)
 {
-    struct gemm_channels channels = {.bias = _mm512_loadu_ps(gemm->bias + channel),
-                                     .scale = _mm512_loadu_ps(gemm->scales + channel),
+    struct gemm_channels channels = {.scale = _mm512_loadu_ps(gemm->scales + channel),
                                      .weights = _mm512_loadu_si512(gemm->sums + channel),
                                      .own_ranges = gemm->x_step != 0};
     if (!channels.own_ranges)
@@ -31,14 +30,14 @@ GEMM_INLINE struct gemm_channels gemm_channels_at(const struct rk_gemm *gemm, ui
 }
 
 GEMM_INLINE __m512 gemm_finish(const struct rk_gemm *gemm, const struct gemm_channels *channels, __m512i sums,
-                               uint32_t row)
+                               uint32_t row, __m512 bias)
 {
     __m512 scale = channels->scale;
     if (channels->own_ranges) {
         scale = _mm512_mul_ps(_mm512_set1_ps(gemm->x_scales[row]), scale);
         sums = _mm512_sub_epi32(sums, _mm512_mullo_epi32(_mm512_set1_epi32(gemm->x_zeros[row]), channels->weights));
     }
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, channels->bias);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, bias);
 }
 
 void rk_gemm_int8_avx512_vnni(const struct rk_gemm *gemm)

@@ -17,6 +17,11 @@ static const char *input(const struct rk_gemm *gemm, uint32_t r)
     return (const char *)gemm->x + r * gemm->x_bytes;
 }
 
+static float bias_of(const struct rk_gemm *gemm, uint32_t r, uint32_t o)
+{
+    return (gemm->biases != NULL ? gemm->biases[r] : gemm->bias)[o];
+}
+
 static void store(const struct rk_gemm *gemm, uint32_t r, uint32_t o, float y)
 {
     char *row = (char *)gemm->y + r * gemm->y_bytes;
@@ -42,7 +47,7 @@ void rk_gemm_f32_scalar(const struct rk_gemm *gemm)
             float sum = 0.0f;
             for (uint32_t k = 0; k < gemm->groups; k++)
                 sum = fmaf(x[k], w[k * RK_GEMM_CHANNELS], sum);
-            store(gemm, r, o, sum + gemm->bias[o]);
+            store(gemm, r, o, sum + bias_of(gemm, r, o));
         }
 }
 
@@ -58,7 +63,7 @@ void rk_gemm_bf16_scalar(const struct rk_gemm *gemm)
                 memcpy(&w_pair, w + k * RK_GEMM_LINE_BYTES, sizeof w_pair);
                 sum = rk_bf16_dot(sum, x_pair, w_pair);
             }
-            store(gemm, r, o, sum + gemm->bias[o]);
+            store(gemm, r, o, sum + bias_of(gemm, r, o));
         }
 }
 
@@ -74,6 +79,6 @@ void rk_gemm_int8_scalar(const struct rk_gemm *gemm)
                     sum += (uint32_t)(x[i] * w[i]);
             const size_t at = r * gemm->x_step;
             sum -= (uint32_t)gemm->x_zeros[at] * (uint32_t)gemm->sums[o];
-            store(gemm, r, o, fmaf((float)(int32_t)sum, gemm->x_scales[at] * gemm->scales[o], gemm->bias[o]));
+            store(gemm, r, o, fmaf((float)(int32_t)sum, gemm->x_scales[at] * gemm->scales[o], bias_of(gemm, r, o)));
         }
 }

@@ -60,6 +60,10 @@ static enum rk_status check(const struct rk_linear_source *source, struct rk_err
         if (source->order[c] >= source->in && source->order[c] != RK_LINEAR_NO_COLUMN)
             return rk_error_set(error, RK_INVALID, "column %u of the layer's input is said to be input %u of %u", c,
                                 source->order[c], source->in);
+    for (uint32_t o = 0; source->out_order != NULL && o < source->out; o++)
+        if (source->out_order[o] >= source->out)
+            return rk_error_set(error, RK_INVALID, "channel %u of the layer's output is said to be output %u of %u", o,
+                                source->out_order[o], source->out);
     if (source->format != RK_DENSE_INT8)
         return RK_OK;
     if (source->columns > RK_DENSE_INT8_MAX_IN)
@@ -73,7 +77,7 @@ static enum rk_status check(const struct rk_linear_source *source, struct rk_err
     return RK_OK;
 }
 
-/* Element `o`, `c` of the weights to its place among the panels. */
+/* Weights to their places among the panels. */
 static void pack(struct rk_linear *linear, const struct rk_linear_source *source)
 {
     for (uint32_t c = 0; linear->gains != NULL && c < source->columns; c++) {
@@ -82,7 +86,8 @@ static void pack(struct rk_linear *linear, const struct rk_linear_source *source
     }
     const size_t element = rk_dense_element_bytes(linear->format), per_group = RK_GEMM_GROUP_BYTES / element;
     for (uint32_t o = 0; o < source->out; o++) {
-        const char *row = (const char *)source->weight + (size_t)o * source->in * element;
+        const uint32_t from_row = source->out_order != NULL ? source->out_order[o] : o;
+        const char *row = (const char *)source->weight + (size_t)from_row * source->in * element;
         char *channel =
             linear->panels + o / RK_GEMM_CHANNELS * linear->panel_bytes + o % RK_GEMM_CHANNELS * RK_GEMM_GROUP_BYTES;
         for (uint32_t c = 0; c < source->columns; c++) {
@@ -94,8 +99,8 @@ static void pack(struct rk_linear *linear, const struct rk_linear_source *source
             if (linear->format == RK_DENSE_INT8)
                 linear->sums[o] += ((const int8_t *)row)[from];
         }
-        linear->bias[o] = source->bias != NULL ? source->bias[o] : 0.0f;
-        linear->scales[o] = linear->format == RK_DENSE_INT8 ? source->scale[o] : 1.0f;
+        linear->bias[o] = source->bias != NULL ? source->bias[from_row] : 0.0f;
+        linear->scales[o] = linear->format == RK_DENSE_INT8 ? source->scale[from_row] : 1.0f;
     }
 }
 
@@ -272,6 +277,11 @@ size_t rk_linear_scratch_floats(const struct rk_linear *linear, const struct rk_
     return needs_scratch(next) ? round_up(linear->out, LINE / sizeof(float)) : 0;
 }
 
+size_t rk_linear_start_floats(const struct rk_linear *linear)
+{
+    return round_up(linear->out, RK_GEMM_CHANNELS);
+}
+
 void rk_linear_run(const struct rk_linear *linear, const struct rk_matrix *x, uint32_t rows, bool relu,
                    const struct rk_linear *next, float *scratch, struct rk_matrix *y)
 {
@@ -303,6 +313,7 @@ void rk_linear_run(const struct rk_linear *linear, const struct rk_matrix *x, ui
     for (uint32_t first = 0; first < rows; first += step) {
         gemm.rows = rows - first < step ? rows - first : step;
         gemm.x = row_of(x, first);
+        gemm.biases = x->starts != NULL ? x->starts + first : NULL;
         gemm.x_scales = own_ranges ? x->scales + first : &linear->scale;
         gemm.x_zeros = own_ranges ? x->zeros + first : &linear->zero;
         if (!needs_scratch(next))

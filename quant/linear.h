@@ -30,8 +30,10 @@ struct rk_linear_source {
     const uint32_t *order; /* [columns]: column c of the input is multiplied by column order[c] of weight;
                               RK_LINEAR_NO_COLUMN by zero. NULL: columns = in, in their own order */
     uint32_t columns;
-    bool calibrated; /* int8: the inputs' range is fixed */
-    float low, high; /* low <= 0 <= high, low < high */
+    const uint32_t *out_order; /* [out]: channel o of the output is row out_order[o] of weight, scale and bias. NULL: in
+                                  their own order */
+    bool calibrated;           /* int8: the inputs' range is fixed */
+    float low, high;           /* low <= 0 <= high, low < high */
 };
 #define RK_LINEAR_NO_COLUMN UINT32_MAX
 
@@ -51,6 +53,9 @@ struct rk_matrix {
                          multiple of 4 bytes, zeros lie past the last column */
     float *scales;    /* int8: [rows]; x = scales[r] * (q - zeros[r]). Unused for a calibrated layer */
     int32_t *zeros;   /* int8: [rows] */
+    /* [rows]: where the sums of each row begin, in place of the layer's bias: at rk_linear_start_floats() floats, which
+     * another layer wrote (what inputs that many rows share contribute). NULL: at the bias */
+    const float *const *starts;
 };
 /* An odd number of 64 bytes: a layer reads a dozen rows at a time, which must not compete for the same cache sets. */
 size_t rk_matrix_row_bytes(enum rk_dense_format format, uint32_t columns);
@@ -59,12 +64,15 @@ size_t rk_matrix_row_bytes(enum rk_dense_format format, uint32_t columns);
 void rk_linear_input(const struct rk_linear *linear, const float *x, size_t x_stride, uint32_t rows,
                      struct rk_matrix *to);
 
-/* y = x W^T + b, with ReLU if asked (NaN stays NaN). `next` is the layer that will read y: y is written in its format,
- * columns in order, padding filled. With next NULL y is float32 with any row_bytes that is a multiple of 4 and nothing
- * is padded. scratch: rk_linear_scratch_floats() floats per row, 64-byte aligned. x, y and scratch must not overlap. */
+/* y = x W^T + b (in place of b each row's start, if x has them), with ReLU if asked (NaN stays NaN). `next` is the
+ * layer that will read y: y is written in its format, columns in order, padding filled. With next NULL y is float32
+ * with any row_bytes that is a multiple of 4 and nothing is padded. scratch: rk_linear_scratch_floats() floats per row,
+ * 64-byte aligned. x, y and scratch must not overlap. */
 void rk_linear_run(const struct rk_linear *linear, const struct rk_matrix *x, uint32_t rows, bool relu,
                    const struct rk_linear *next, float *scratch, struct rk_matrix *y);
 size_t rk_linear_scratch_floats(const struct rk_linear *linear, const struct rk_linear *next);
+/* Floats of a start: the outputs, and behind them as many as may be read along with them. */
+size_t rk_linear_start_floats(const struct rk_linear *linear);
 
 /* Asks for the first bytes of the packed weights to be brought into cache, before a batch reaches the layer. */
 void rk_linear_prefetch(const struct rk_linear *linear);

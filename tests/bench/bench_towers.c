@@ -175,8 +175,10 @@ static void matrix_destroy(struct rk_matrix *matrix)
 
 static struct rk_matrix from_row(const struct rk_matrix *matrix, uint32_t row)
 {
-    return (struct rk_matrix){(char *)matrix->values + row * matrix->row_bytes, matrix->row_bytes, matrix->scales + row,
-                              matrix->zeros + row};
+    return (struct rk_matrix){.values = (char *)matrix->values + row * matrix->row_bytes,
+                              .row_bytes = matrix->row_bytes,
+                              .scales = matrix->scales + row,
+                              .zeros = matrix->zeros + row};
 }
 
 static void packed_run(void *state)

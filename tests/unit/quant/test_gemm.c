@@ -17,7 +17,7 @@ static const struct {
 struct problem {
     struct rk_gemm gemm;
     size_t channels, panels_bytes, x_bytes, y_bytes;
-    struct guarded x, panels, bias, scales, sums, x_scales, x_zeros, y, want;
+    struct guarded x, panels, bias, scales, sums, x_scales, x_zeros, y, want, biases, row_biases;
 };
 
 static void *filled(struct guarded *guarded, size_t bytes)
@@ -90,6 +90,16 @@ static struct problem problem_create(struct random *random, enum rk_dense_format
         x_scales[r] = fabsf(any_float(random, wild)) * 1e-3f;
         x_zeros[r] = (int32_t)random_below(random, 256);
     }
+    if (random_below(random, 2)) { /* rows have biases of their own, some of them the same */
+        const size_t own = random_between(random, 1, rows);
+        const float **biases = filled(&p.biases, rows * sizeof *biases);
+        float *values = filled(&p.row_biases, own * p.channels * sizeof *values);
+        for (size_t i = 0; i < own * p.channels; i++)
+            values[i] = any_float(random, wild);
+        for (size_t r = 0; r < rows; r++)
+            biases[r] = values + random_below(random, own) * p.channels;
+        gemm->biases = biases;
+    }
     gemm->y = filled(&p.y, p.y_bytes);
     memset(gemm->y, 0xa5, p.y_bytes);
     memset(filled(&p.want, p.y_bytes), 0xa5, p.y_bytes);
@@ -105,9 +115,9 @@ static struct problem problem_create(struct random *random, enum rk_dense_format
 
 static void problem_destroy(struct problem *p)
 {
-    struct guarded *const all[] = {&p->x,        &p->panels,  &p->bias, &p->scales, &p->sums,
-                                   &p->x_scales, &p->x_zeros, &p->y,    &p->want};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    struct guarded *const all[] = {&p->x,       &p->panels, &p->bias, &p->scales, &p->sums,      &p->x_scales,
+                                   &p->x_zeros, &p->y,      &p->want, &p->biases, &p->row_biases};
+    for (size_t i = 0; i < sizeof all / sizeof *all - (p->gemm.biases == NULL ? 2 : 0); i++)
         guarded_destroy(all[i]);
 }
 
@@ -143,9 +153,10 @@ static void compare(const char *kernel, struct problem *p, bool wild)
     while ((variant = next_variant(kernel, &index)) != NULL) {
         memset(gemm->y, 0xa5, p->y_bytes);
         ((rk_gemm_fn *)variant->function)(gemm);
-        cr_assert(equal(p, gemm->y, scalar.y), "%s %s: %u rows, %u out, %u groups, to %s%s%s differs from scalar",
+        cr_assert(equal(p, gemm->y, scalar.y), "%s %s: %u rows, %u out, %u groups, to %s%s%s%s differs from scalar",
                   kernel, rk_isa_name(variant->isa), gemm->rows, gemm->out, gemm->groups,
-                  rk_dense_format_name(gemm->to), gemm->relu ? ", relu" : "", wild ? ", any bits" : "");
+                  rk_dense_format_name(gemm->to), gemm->relu ? ", relu" : "",
+                  gemm->biases != NULL ? ", own biases" : "", wild ? ", any bits" : "");
     }
 }
 
@@ -216,6 +227,7 @@ Test(gemm, int8_sums_do_not_overflow_at_the_widest_input)
         struct rk_gemm gemm = p.gemm;
         gemm.to = RK_DENSE_F32;
         gemm.relu = false;
+        gemm.biases = NULL;
         gemm.x_scales = &one;
         gemm.x_zeros = &zero;
         gemm.x_step = 0;

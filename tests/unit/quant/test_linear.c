@@ -337,7 +337,7 @@ Test(linear, sources_that_make_no_sense_are_refused)
     const float weight[16] = {0}, scale[4] = {0};
     const struct rk_linear_source good = {
         .format = RK_DENSE_INT8, .in = 4, .out = 4, .weight = weight, .scale = scale, .columns = 4};
-    struct rk_linear_source wrong[] = {good, good, good, good, good, good, good, good, good};
+    struct rk_linear_source wrong[] = {good, good, good, good, good, good, good, good, good, good};
     wrong[0].in = 0;
     wrong[1].out = 0;
     wrong[2].columns = 0;
@@ -350,6 +350,7 @@ Test(linear, sources_that_make_no_sense_are_refused)
     wrong[7].high = 1.0f;
     wrong[8].calibrated = true;
     wrong[8].high = INFINITY;
+    wrong[9].out_order = outside;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct rk_linear *linear = NULL;
         struct rk_error error = {0};
@@ -442,4 +443,92 @@ Test(linear, a_layer_with_gains_reads_what_another_wrote)
         layer_destroy(&first);
         layer_destroy(&second);
     }
+}
+
+Test(linear, channels_come_out_in_the_order_that_is_asked_for)
+{
+    struct random random = random_from_seed();
+    for (enum rk_dense_format format = 0; format < RK_DENSE_FORMAT_COUNT; format++)
+        for (int i = 0; i < SHAPES; i++) {
+            struct layer layer = random_layer(&random, format);
+            const uint32_t in = layer.source.in, out = layer.source.out;
+            float *x = random_rows(&random, 3, in);
+            layer_pack(&layer);
+            float *plain = run_floats(layer.linear, x, 3, false);
+            uint32_t *order = zeroed(out, sizeof *order);
+            for (uint32_t o = 0; o < out; o++)
+                order[o] = (uint32_t)random_below(&random, out);
+            struct rk_linear_source source = layer.source;
+            struct rk_linear *ordered = NULL;
+            struct rk_error error = {0};
+            source.out_order = order;
+            cr_assert_eq(rk_linear_create(&source, &ordered, &error), RK_OK, "%s", error.text);
+            float *y = run_floats(ordered, x, 3, false);
+            for (uint32_t at = 0; at < 3 * out; at++)
+                cr_assert_eq(y[at], plain[at / out * out + order[at % out]], "%s row %u: output %u is not output %u",
+                             rk_dense_format_name(format), at / out, at % out, order[at % out]);
+            rk_linear_destroy(ordered);
+            free(order);
+            free(plain);
+            free(y);
+            free(x);
+            layer_destroy(&layer);
+        }
+}
+
+/* A row that begins at a start has the bits of a layer whose bias that start is, whatever reads it next. */
+Test(linear, a_start_stands_in_for_the_bias)
+{
+    struct random random = random_from_seed();
+    for (enum rk_dense_format format = 0; format < RK_DENSE_FORMAT_COUNT; format++)
+        for (int i = 0; i < SHAPES; i++) {
+            struct layer layer = random_layer(&random, format),
+                         next = layer_create(&random, (enum rk_dense_format)(i % RK_DENSE_FORMAT_COUNT),
+                                             layer.source.out, 3, random_below(&random, 2));
+            const uint32_t rows = (uint32_t)random_between(&random, 1, 110), in = layer.source.in,
+                           out = layer.source.out, num_starts = (uint32_t)random_between(&random, 1, 4);
+            const bool relu = random_below(&random, 2);
+            layer_pack(&layer);
+            layer_pack(&next);
+            const size_t stride = rk_linear_start_floats(layer.linear);
+            cr_assert(stride >= out);
+            float *starts = random_rows(&random, num_starts, (uint32_t)stride), *x = random_rows(&random, rows, in);
+            const float **of_rows = zeroed(rows, sizeof *of_rows);
+            for (uint32_t r = 0; r < rows; r++)
+                of_rows[r] = starts + random_below(&random, num_starts) * stride;
+            struct rk_matrix from = matrix_create(format, rows, in),
+                             have = matrix_create(next.source.format, rows, out),
+                             want = matrix_create(next.source.format, rows, out);
+            float *scratch = zeroed(rows * rk_linear_scratch_floats(layer.linear, next.linear), sizeof *scratch);
+            rk_linear_input(layer.linear, x, in, rows, &from);
+            from.starts = of_rows;
+            rk_linear_run(layer.linear, &from, rows, relu, next.linear, scratch, &have);
+            for (uint32_t s = 0; s < num_starts; s++) {
+                struct rk_linear_source source = layer.source;
+                struct rk_linear *biased = NULL;
+                struct rk_error error = {0};
+                source.bias = starts + s * stride;
+                cr_assert_eq(rk_linear_create(&source, &biased, &error), RK_OK, "%s", error.text);
+                float *y = run_floats(biased, x, rows, relu);
+                rk_linear_input(next.linear, y, out, rows, &want);
+                for (uint32_t r = 0; r < rows; r++) {
+                    const size_t at = r * want.row_bytes;
+                    if (of_rows[r] == source.bias)
+                        cr_assert_arr_eq((char *)have.values + at, (char *)want.values + at, want.row_bytes,
+                                         "%s to %s: row %u of %u", rk_dense_format_name(format),
+                                         rk_dense_format_name(next.source.format), r, rows);
+                }
+                free(y);
+                rk_linear_destroy(biased);
+            }
+            free(scratch);
+            free(of_rows);
+            free(starts);
+            free(x);
+            matrix_destroy(&from);
+            matrix_destroy(&have);
+            matrix_destroy(&want);
+            layer_destroy(&layer);
+            layer_destroy(&next);
+        }
 }
