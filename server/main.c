@@ -19,6 +19,7 @@
 #include "server/daemon.h"
 #include "server/log.h"
 #include "server/notify.h"
+#include "server/row_memory.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -105,6 +106,7 @@ static void announce(const struct rk_daemon *daemon)
                rk_model_spec_formats(served->spec, formats, sizeof formats),
                (double)rk_model_bytes(served->model) / 1048576.0);
     }
+    rk_row_memory_log(&daemon->registry);
     char models[1024];
     rk_registry_list(&daemon->registry, models, sizeof models);
     rk_log(RK_LOG_INFO, "serving %s on %s; workers=%u event_loops=%u backend: %s", models,
@@ -146,11 +148,14 @@ static int run(const struct rk_command_line *line, struct rk_compute *compute, i
 {
     struct rk_error error = {0};
     struct rk_registry registry;
-    enum rk_status status = rk_registry_open(line->options.model_repository, compute, &registry, &error);
+    const struct rk_row_options rows = rk_row_options_of(&line->options);
+    enum rk_status status = rk_registry_open(line->options.model_repository, compute, &rows, &registry, &error);
     if (status != RK_OK)
         rk_log(RK_LOG_ERROR, "%s", error.text);
     if (line->check)
         rk_registry_print(&registry, stdout);
+    if (line->check && status == RK_OK)
+        rk_row_memory_print(&registry, stdout);
     if (status == RK_OK && !line->check)
         return serve(&line->options, &registry, signals);
     const bool sound = status == RK_OK && registry.num_problems == 0;

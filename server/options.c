@@ -8,6 +8,9 @@
 static const char *const log_levels[] = {"debug", "info", "warn", "error",
                                          NULL}; /* in the order of enum rk_log_level */
 
+static const char *const row_memories[] = {"mapped", "huge_pages", NULL}; /* in the order of enum rk_row_memory */
+static const char *const no_or_yes[] = {"no", "yes", NULL};
+
 #define TEXT(field, unit_, initial_, help_)                                                                            \
     {                                                                                                                  \
         .name = #field, .type = RK_OPTION_TEXT, .offset = offsetof(struct rk_options, field), .unit = unit_,           \
@@ -46,7 +49,11 @@ static const struct rk_option table[] = {
     NUMBER(handshake_timeout_s, "s", 1, 3600, "10", "a connection that has not spoken HTTP/2 by then is closed"),
     NUMBER(idle_timeout_s, "s", 1, 86400, "300", "a connection on which nothing moves for so long is closed"),
     NUMBER(drain_timeout_s, "s", 0, 3600, "30", "how long open calls may take to finish after SIGTERM"),
-    NUMBER(scrub_interval_s, "s", 0, 604800, "60", "pause between background checks of the model files; 0: never"),
+    CHOICE(row_memory, row_memories, "huge_pages", "where rows are read from: copies in huge pages, faster; or the mapped files, which need no memory of their own"),
+    CHOICE(lock_memory, no_or_yes, "no", "keep the rows in memory whatever else needs it; the limit on locked memory must allow it"),
+    NUMBER(shards, "shards", 0, 256, "0", "parts that copied rows are placed on by size and expected reads; 0: one per NUMA node"),
+    NUMBER(shard_capacity_mib, "MiB", 0, 17592186044415, "0", "the most rows on a shard, all models together; a table may lie on several; 0: no limit"),
+    NUMBER(scrub_interval_s, "s", 0, 604800, "60", "pause between background checks of what is served; 0: never"),
     NUMBER(scrub_rate_mib_s, "MiB/s", 1, 65536, "64", "how fast that check reads"),
     CHOICE(log_level, log_levels, "info", "the least important lines to log"),
 };
@@ -225,6 +232,13 @@ enum rk_status rk_options_check(const struct rk_options *options, struct rk_erro
         return rk_error_set(error, RK_INVALID,
                             "model_repository is not set; give --model-repository DIR, or the key in "
                             "the configuration file");
+    if (options->row_memory == 0 && (options->shards > 0 || options->shard_capacity_mib > 0))
+        return rk_error_set(error, RK_INVALID,
+                            "%s is %" PRIu64
+                            ", but row_memory is mapped: mapped rows lie on no shard; leave one of them "
+                            "out",
+                            options->shards > 0 ? "shards" : "shard_capacity_mib",
+                            options->shards > 0 ? options->shards : options->shard_capacity_mib);
     return rk_address_split(options->listen, host, sizeof host, port, sizeof port, error);
 }
 

@@ -25,6 +25,10 @@ struct rk_options {
     uint64_t max_candidates, max_ids, max_message_bytes;
     uint64_t max_connections, max_streams;
     uint64_t handshake_timeout_s, idle_timeout_s, drain_timeout_s;
+    uint64_t row_memory;         /* enum rk_row_memory */
+    uint64_t lock_memory;        /* 0 or 1 */
+    uint64_t shards;             /* 0: one per NUMA node */
+    uint64_t shard_capacity_mib; /* 0: no limit */
     uint64_t scrub_interval_s, scrub_rate_mib_s;
     uint64_t log_level; /* enum rk_log_level */
 };

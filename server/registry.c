@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "model/golden.h"
+#include "model/model_shards.h"
 #include "server/clock.h"
 #include "server/log.h"
 
@@ -209,7 +210,9 @@ static bool try_version(struct rk_registry *registry, const char *path, const ch
         return false;
     }
     struct loading loading = {.name = name, .version = version, .next_report_us = rk_clock_us() + PROGRESS_INTERVAL_US};
-    struct rk_model_open_options open_options = {.progress = report_progress, .progress_context = &loading};
+    struct rk_model_open_options open_options = {.rows = &registry->rows,
+                                                 .progress = report_progress,
+                                                 .progress_context = &loading};
     struct rk_error error = {0};
     struct rk_model *model = NULL;
     if (rk_model_open(package, &open_options, &model, &error) != RK_OK) {
@@ -236,6 +239,11 @@ static bool try_version(struct rk_registry *registry, const char *path, const ch
     snprintf(served->name, sizeof served->name, "%s", name);
     served->spec = rk_model_spec_of(model);
     registry->num_models++;
+    const struct rk_model_shards *shards = rk_model_shards_of(model);
+    for (uint32_t s = 0; shards != NULL && s < shards->placement.num_shards; s++) {
+        registry->shards[s].bytes += shards->placement.shards[s].bytes;
+        registry->shards[s].load += shards->placement.shards[s].load;
+    }
     return true;
 }
 
@@ -295,10 +303,14 @@ static void load_model(struct rk_registry *registry, int repository, const char 
     close(keep);
 }
 
-enum rk_status rk_registry_open(const char *path, struct rk_compute *compute, struct rk_registry *registry,
-                                struct rk_error *error)
+enum rk_status rk_registry_open(const char *path, struct rk_compute *compute, const struct rk_row_options *rows,
+                                struct rk_registry *registry, struct rk_error *error)
 {
-    *registry = (struct rk_registry){.compute = compute};
+    *registry = (struct rk_registry){.compute = compute, .rows = *rows};
+    registry->shards = calloc(rows->limits.num_shards + 1, sizeof *registry->shards);
+    if (registry->shards == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for %u shards", rows->limits.num_shards);
+    registry->rows.limits.used = registry->shards;
     struct names names = {0};
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int keep = fd >= 0 ? dup(fd) : -1;
@@ -332,6 +344,7 @@ void rk_registry_close(struct rk_registry *registry)
         free(registry->problems[i]);
     free(registry->models);
     free(registry->problems);
+    free(registry->shards);
     *registry = (struct rk_registry){0};
 }
 

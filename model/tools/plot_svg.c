@@ -7,26 +7,22 @@
  */
 #include "model/tools/plot_svg.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "model/spec.h"
+#include "model/tools/svg.h"
 
 enum {
     WIDTH = 860,
     LEFT = 96,
     RIGHT = 36,
-    TOP = 74,        /* title and subtitle */
     PANEL = 270,     /* of a panel's frame, */
     FEW_POINTS = 10, /* with so many points; PER_POINT more for each further one */
     PER_POINT = 12,
     PANEL_TITLE = 34, /* above each frame */
     BOTTOM = 62,
-    FONT = 12,
     RADIUS = 5,
     PAD = 26, /* between the outermost dots and the frame */
     MAX_TICKS = 64,
@@ -114,38 +110,6 @@ static void set_value_ticks(struct scale *scale)
             }
 }
 
-/* ---- text ---- */
-
-static void print_text(FILE *out, const char *text)
-{
-    static const char *const escapes[128] = {['&'] = "&amp;", ['<'] = "&lt;", ['>'] = "&gt;", ['"'] = "&quot;"};
-    while (*text != '\0') {
-        const size_t length = rk_printable_bytes(text);
-        if (length == 0 || strncmp(text, "\xef\xbf\xbe", 3) == 0 || strncmp(text, "\xef\xbf\xbf", 3) == 0)
-            fputc('?', out); /* U+FFFE and U+FFFF are not for XML either */
-        else if (length == 1 && escapes[(unsigned char)*text] != NULL)
-            fputs(escapes[(unsigned char)*text], out);
-        else
-            fwrite(text, 1, length, out);
-        text += length > 0 ? length : 1;
-    }
-}
-
-static double text_width(const char *text)
-{
-    size_t letters = 0;
-    for (; *text != '\0'; text++)
-        letters += ((unsigned char)*text & 0xc0) != 0x80;
-    return (double)letters * FONT * 0.58;
-}
-
-static void print_label(FILE *out, const char *class, const char *anchor, double x, double y, const char *text)
-{
-    fprintf(out, "<text class=\"%s\" text-anchor=\"%s\" x=\"%.1f\" y=\"%.1f\">", class, anchor, x, y);
-    print_text(out, text);
-    fputs("</text>\n", out);
-}
-
 /* ---- labels ---- */
 
 static double overlap(const struct box *a, const struct box *b)
@@ -169,7 +133,7 @@ static double covered(const struct box *label, const struct box *boxes, size_t n
 static struct box place_label(const char *text, double x, double y, const struct box *boxes, size_t num_boxes,
                               const struct box *frame)
 {
-    const double width = text_width(text), height = FONT + 3;
+    const double width = svg_text_width(text), height = SVG_FONT + 3;
     struct box best = {0};
     double least = INFINITY;
     for (int line = 0; line < 2 * (int)((frame->bottom - frame->top) / height); line++) {
@@ -204,26 +168,6 @@ static void print_leader(FILE *out, double x, double y, const struct box *label)
 
 /* ---- the picture ---- */
 
-static void print_style(FILE *out)
-{
-    fputs("<style>\n"
-          "text { font-family: system-ui, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif; font-size: 12px; fill: "
-          "#24292f; }\n"
-          ".paper { fill: #ffffff; } .frame { fill: none; stroke: #8c959f; }\n"
-          ".grid { stroke: #d8dee4; stroke-width: 1; } .zero { stroke: #8c959f; stroke-width: 1; stroke-dasharray: 4 "
-          "3; }\n"
-          ".title { font-size: 17px; font-weight: 600; } .panel { font-size: 14px; font-weight: 600; }\n"
-          ".quiet { fill: #57606a; } .leader { stroke: #8c959f; stroke-width: 0.8; }\n"
-          ".dot { fill: #0969da; stroke: #ffffff; stroke-width: 1.2; }\n"
-          "@media (prefers-color-scheme: dark) {\n"
-          "text { fill: #e6edf3; } .paper { fill: #0d1117; } .frame { stroke: #6e7681; } .grid { stroke: #262c36; }\n"
-          ".zero { stroke: #6e7681; } .quiet { fill: #9198a1; } .leader { stroke: #6e7681; }\n"
-          ".dot { fill: #58a6ff; stroke: #0d1117; }\n"
-          "}\n"
-          "</style>\n",
-          out);
-}
-
 static void print_axes(FILE *out, const struct scale *x, const struct scale *y, const struct box *frame,
                        const struct plot *plot)
 {
@@ -231,19 +175,19 @@ static void print_axes(FILE *out, const struct scale *x, const struct scale *y, 
         const double at = pixel(x, x->ticks[i].value);
         fprintf(out, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", at, frame->top, at,
                 frame->bottom);
-        print_label(out, "quiet", "middle", at, frame->bottom + 18, x->ticks[i].label);
+        svg_label(out, "quiet", "middle", at, frame->bottom + 18, x->ticks[i].label);
     }
     for (size_t i = 0; i < y->num_ticks; i++) {
         const double at = pixel(y, y->ticks[i].value);
         fprintf(out, "<line class=\"%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n",
                 y->ticks[i].value == 0 ? "zero" : "grid", frame->left, at, frame->right, at);
-        print_label(out, "quiet", "end", frame->left - 8, at + 4, y->ticks[i].label);
+        svg_label(out, "quiet", "end", frame->left - 8, at + 4, y->ticks[i].label);
     }
     fprintf(out, "<rect class=\"frame\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", frame->left,
             frame->top, frame->right - frame->left, frame->bottom - frame->top);
     const double middle = (frame->top + frame->bottom) / 2;
     fprintf(out, "<text class=\"quiet\" text-anchor=\"middle\" transform=\"translate(22 %.1f) rotate(-90)\">", middle);
-    print_text(out, plot->y_label);
+    svg_text(out, plot->y_label);
     fputs("</text>\n", out);
 }
 
@@ -277,14 +221,14 @@ static void print_points(FILE *out, const struct plot_panel *panel, size_t num_p
         const double at_x = pixel(x, point->bytes), at_y = pixel(y, point->y);
         const struct box *label = &boxes[dot++];
         fprintf(out, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>", at_x, at_y, RADIUS);
-        print_text(out, point->label);
+        svg_text(out, point->label);
         fprintf(out, ": %.0f bytes, %.6g</title></circle>\n", point->bytes, point->y);
         if (label->left > at_x)
-            print_label(out, "label", "start", label->left + 1, label->bottom - 4, point->label);
+            svg_label(out, "label", "start", label->left + 1, label->bottom - 4, point->label);
         else if (label->right < at_x)
-            print_label(out, "label", "end", label->right - 1, label->bottom - 4, point->label);
+            svg_label(out, "label", "end", label->right - 1, label->bottom - 4, point->label);
         else
-            print_label(out, "label", "middle", (label->left + label->right) / 2, label->bottom - 4, point->label);
+            svg_label(out, "label", "middle", (label->left + label->right) / 2, label->bottom - 4, point->label);
     }
 }
 
@@ -311,37 +255,29 @@ static void print_panel(FILE *out, const struct plot *plot, const struct plot_pa
     set_range(&y, low, high);
     set_byte_ticks(&x);
     set_value_ticks(&y);
-    print_label(out, "panel", "start", LEFT, top - 10, panel->title);
+    svg_label(out, "panel", "start", LEFT, top - 10, panel->title);
     print_axes(out, &x, &y, &frame, plot);
     print_points(out, panel, plot->num_points, &x, &y, &inside, boxes);
 }
 
 enum rk_status plot_svg_write(const char *path, const struct plot *plot, struct rk_error *error)
 {
-    const double panel = PANEL_TITLE + panel_height(plot) + BOTTOM, height = TOP + (double)plot->num_panels * panel;
+    const double panel = PANEL_TITLE + panel_height(plot) + BOTTOM;
+    const struct svg_page page = {.width = WIDTH,
+                                  .height = SVG_PAGE_TOP + (double)plot->num_panels * panel,
+                                  .left = LEFT,
+                                  .title = plot->title,
+                                  .subtitle = plot->subtitle};
     struct box *boxes = calloc(2 * plot->num_points + 1, sizeof *boxes); /* of dots and labels */
-    FILE *out = boxes != NULL ? fopen(path, "we") : NULL;
-    if (out == NULL) {
-        free(boxes);
-        return rk_error_set(error, RK_IO, "failed to open %s: %s", path, strerror(errno));
-    }
-    fprintf(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%.0f\" viewBox=\"0 0 %d %.0f\" "
-            "role=\"img\">\n",
-            WIDTH, height, WIDTH, height);
-    print_style(out);
-    fprintf(out, "<rect class=\"paper\" width=\"%d\" height=\"%.0f\"/>\n", WIDTH, height);
-    print_label(out, "title", "start", LEFT, 34, plot->title);
-    print_label(out, "quiet", "start", LEFT, 56, plot->subtitle);
-    for (size_t p = 0; p < plot->num_panels; p++) {
-        const double top = (double)(TOP + PANEL_TITLE) + (double)p * panel;
+    if (boxes == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "out of memory for %s", path);
+    FILE *out = svg_open(path, &page, error);
+    for (size_t p = 0; out != NULL && p < plot->num_panels; p++) {
+        const double top = (double)(SVG_PAGE_TOP + PANEL_TITLE) + (double)p * panel;
         print_panel(out, plot, &plot->panels[p], top, boxes);
-        print_label(out, "quiet", "middle", (LEFT + WIDTH - RIGHT) / 2.0, top + panel_height(plot) + 40,
-                    "bytes of rows and weights (logarithmic)");
+        svg_label(out, "quiet", "middle", (LEFT + WIDTH - RIGHT) / 2.0, top + panel_height(plot) + 40,
+                  "bytes of rows and weights (logarithmic)");
     }
-    fputs("</svg>\n", out);
     free(boxes);
-    const bool failed = ferror(out) != 0;
-    return fclose(out) != 0 || failed ? rk_error_set(error, RK_IO, "failed to write %s: %s", path, strerror(errno))
-                                      : RK_OK;
+    return out != NULL ? svg_close(out, path, error) : RK_IO;
 }

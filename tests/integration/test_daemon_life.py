@@ -261,7 +261,7 @@ class TestDamage(unittest.TestCase):
         return repository, RankdServer(repository, *options)
 
     def test_a_row_file_truncated_while_served_costs_its_model_only(self):
-        repository, server = self.server_on_a_copy("--scrub-interval-s", 0)
+        repository, server = self.server_on_a_copy("--row-memory", "mapped", "--scrub-interval-s", 0)
         with server:
             self.assertEqual(rank_code(server), CODE.OK)
             for rows in (repository / "steam/1").glob("*.rows"):
@@ -278,7 +278,7 @@ class TestDamage(unittest.TestCase):
             self.assertEqual(states, {"steam": "damaged", "dot": "serving"})
 
     def test_bytes_overwritten_while_served_are_found_by_the_scrubber(self):
-        repository, server = self.server_on_a_copy("--scrub-interval-s", 1)
+        repository, server = self.server_on_a_copy("--row-memory", "mapped", "--scrub-interval-s", 1)
         with server:
             self.assertEqual(rank_code(server), CODE.OK)
             rows = sorted((repository / "steam/1").glob("*.rows"))[-1]

@@ -13,6 +13,7 @@
 
 static char repository[] = "/tmp/rankd-express-XXXXXX";
 static struct rk_compute compute;
+static const struct rk_row_options mapped_rows;
 static struct rk_registry registry;
 static struct rk_arena arena;
 static unsigned num_settled, last_status;
@@ -51,7 +52,7 @@ static void init(void)
     };
     cr_assert_eq(rk_synth(&options, &error), RK_OK, "%s", error.text);
     cr_assert_eq(rk_compute_open("cpu", "", "", &compute, &error), RK_OK, "%s", error.text);
-    cr_assert_eq(rk_registry_open(repository, &compute, &registry, &error), RK_OK, "%s", error.text);
+    cr_assert_eq(rk_registry_open(repository, &compute, &mapped_rows, &registry, &error), RK_OK, "%s", error.text);
     rk_arena_init(&arena, 64 << 10);
 }
 

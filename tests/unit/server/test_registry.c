@@ -9,6 +9,7 @@
 #include "server/registry.h"
 
 static struct rk_compute compute;
+static const struct rk_row_options mapped_rows;
 static char repository[] = "/tmp/rankd-registry-XXXXXX";
 
 static void make(void)
@@ -49,7 +50,8 @@ static void expect_problem(const char *first, const char *second)
 {
     struct rk_registry registry;
     struct rk_error error = {0};
-    cr_expect_eq(rk_registry_open(repository, &compute, &registry, &error), RK_NOT_FOUND, "%s", error.text);
+    cr_expect_eq(rk_registry_open(repository, &compute, &mapped_rows, &registry, &error), RK_NOT_FOUND, "%s",
+                 error.text);
     cr_expect(strstr(error.text, repository) != NULL && strstr(error.text, "rankpack import") != NULL, "%s",
               error.text);
     bool found = false;
@@ -66,7 +68,7 @@ Test(registry, a_repository_that_is_not_there_is_named)
 {
     struct rk_registry registry;
     struct rk_error error = {0};
-    cr_expect_eq(rk_registry_open("/nowhere/models", &compute, &registry, &error), RK_NOT_FOUND);
+    cr_expect_eq(rk_registry_open("/nowhere/models", &compute, &mapped_rows, &registry, &error), RK_NOT_FOUND);
     cr_expect(strstr(error.text, "/nowhere/models") != NULL, "%s", error.text);
     rk_registry_close(&registry);
 }
@@ -77,7 +79,7 @@ Test(registry, an_empty_repository_or_one_with_hidden_names_only_serves_nothing)
     struct rk_error error = {0};
     make_directory(".partial");
     make_directory(".partial/1");
-    cr_expect_eq(rk_registry_open(repository, &compute, &registry, &error), RK_NOT_FOUND);
+    cr_expect_eq(rk_registry_open(repository, &compute, &mapped_rows, &registry, &error), RK_NOT_FOUND);
     cr_expect_eq(registry.num_problems, 0);
     rk_registry_close(&registry);
 }
