@@ -11,6 +11,7 @@
  *   peer   what FBGEMM does: the row 16 ahead is prefetched with the non-temporal hint before each row is added; the
  *          best of a loop of its own (rolling_peer.h) and of our kernels called for 4 or 8 rows at a time
  *   hot    rk_table_pool on a table of 256 KiB
+ *   mapped rk_table_pool on the same table, its rows read from the file's pages instead of huge ones
  *
  * Medians over the rounds, nanoseconds per row. */
 #include <fcntl.h>
@@ -32,7 +33,7 @@ enum { BAG = 32, BAGS = 512, IDS = BAG * BAGS, MAX_ROUNDS = 1001, HOT_BYTES = 25
 struct table {
     struct rk_table_spec spec;
     struct rk_shard_spec shard;
-    struct rk_table *table;
+    struct rk_table *table, *mapped;
     const unsigned char *rows;
     uint64_t row_bytes;
 };
@@ -149,14 +150,13 @@ static void peer(struct run *run, int step)
         }
 }
 
-static void ours(struct run *run, int unused)
+static void ours(struct run *run, int mapped)
 {
-    (void)unused;
     const struct rk_bag_list bags = {.ids = run->ids, .offsets = run->offsets, .num_bags = BAGS};
-    rk_table_pool(run->table->table, run->kernels, &bags, run->out, 0);
+    rk_table_pool(mapped ? run->table->mapped : run->table->table, run->kernels, &bags, run->out, 0);
 }
 
-enum kind { OURS, FLOOR, PEER, HOT, NUM_KINDS };
+enum kind { OURS, FLOOR, PEER, HOT, MAPPED, NUM_KINDS };
 
 static const struct contender {
     enum kind kind;
@@ -176,6 +176,7 @@ static const struct contender {
     {PEER, peer, 4, "our kernel, 4 rows at a time"},
     {PEER, peer, 8, "our kernel, 8 rows at a time"},
     {HOT, ours, 0, "rk_table_pool"},
+    {MAPPED, ours, 1, "rk_table_pool"},
 };
 enum { NUM_CONTENDERS = sizeof contenders / sizeof *contenders };
 
@@ -212,7 +213,10 @@ static void open_table(struct table *table, int dir_fd, const char *file, enum r
     if (fd < 0 || ftruncate(fd, (off_t)(table->shard.num_rows * table->row_bytes)) != 0)
         fail("failed to resize the table's file");
     close(fd);
-    if (rk_table_open(&table->spec, dir_fd, &options, &table->table, &error) != RK_OK)
+    uint64_t hash; /* as loading a model does: afterwards every page is mapped */
+    if (rk_table_open(&table->spec, dir_fd, &options, &table->table, &error) != RK_OK ||
+        rk_table_open(&table->spec, dir_fd, NULL, &table->mapped, &error) != RK_OK ||
+        rk_table_hash(table->mapped, 0, NULL, NULL, &hash) != RK_OK)
         fail(error.text);
     table->rows = rk_table_row(table->table, rk_kernels_get(), 0);
 }
@@ -367,9 +371,9 @@ int main(int argc, char **argv)
         run.offsets[b] = b * BAG;
     json_t *list = json_array();
     if (!settings.json)
-        printf("%u rows a bag, dim %u, %llu MiB\n%-12s %6s %7s %7s %7s %7s %12s %11s  %s\n", BAG, settings.dim,
-               (unsigned long long)settings.mib, "format", "bytes", "ours", "floor", "peer", "hot", "ours/floor",
-               "peer/ours", "huge pages, best floor, best peer");
+        printf("%u rows a bag, dim %u, %llu MiB\n%-12s %6s %7s %7s %7s %7s %7s %12s %11s %11s  %s\n", BAG, settings.dim,
+               (unsigned long long)settings.mib, "format", "bytes", "ours", "floor", "peer", "hot", "mapped",
+               "ours/floor", "peer/ours", "mapped/ours", "huge pages, best floor, best peer");
     for (int f = 0; f < RK_ROW_FORMAT_COUNT; f++) {
         const char *name = rk_row_format_name((enum rk_row_format)f);
         if (settings.format != NULL && strcmp(settings.format, name) != 0)
@@ -382,17 +386,22 @@ int main(int argc, char **argv)
         const char *how[NUM_KINDS] = {NULL};
         measure_format(&run, &large, &small, settings.rounds, ns, how);
         if (!settings.json)
-            printf("%-12s %6llu %7.2f %7.2f %7.2f %7.2f %12.2f %11.2f  %llu MiB, %s, %s\n", name,
-                   (unsigned long long)large.row_bytes, ns[OURS], ns[FLOOR], ns[PEER], ns[HOT], ns[OURS] / ns[FLOOR],
-                   ns[PEER] / ns[OURS], (unsigned long long)huge_mib, how[FLOOR], how[PEER]);
+            printf("%-12s %6llu %7.2f %7.2f %7.2f %7.2f %7.2f %12.2f %11.2f %11.2f  %llu MiB, %s, %s\n", name,
+                   (unsigned long long)large.row_bytes, ns[OURS], ns[FLOOR], ns[PEER], ns[HOT], ns[MAPPED],
+                   ns[OURS] / ns[FLOOR], ns[PEER] / ns[OURS], ns[MAPPED] / ns[OURS], (unsigned long long)huge_mib,
+                   how[FLOOR], how[PEER]);
         fflush(stdout);
-        json_array_append_new(list, json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:s, s:s}", "format", name,
-                                              "row_bytes", (json_int_t)large.row_bytes, "ns", ns[OURS], "floor_ns",
-                                              ns[FLOOR], "peer_ns", ns[PEER], "hot_ns", ns[HOT], "times_floor",
-                                              ns[OURS] / ns[FLOOR], "times_peer_rate", ns[PEER] / ns[OURS], "huge_mib",
-                                              (json_int_t)huge_mib, "floor", how[FLOOR], "peer", how[PEER]));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:s, s:s}", "format",
+                                        name, "row_bytes", (json_int_t)large.row_bytes, "ns", ns[OURS], "floor_ns",
+                                        ns[FLOOR], "peer_ns", ns[PEER], "hot_ns", ns[HOT], "times_floor",
+                                        ns[OURS] / ns[FLOOR], "times_peer_rate", ns[PEER] / ns[OURS], "mapped_ns",
+                                        ns[MAPPED], "times_mapped_rate", ns[MAPPED] / ns[OURS], "huge_mib",
+                                        (json_int_t)huge_mib, "floor", how[FLOOR], "peer", how[PEER]));
         rk_table_close(large.table);
+        rk_table_close(large.mapped);
         rk_table_close(small.table);
+        rk_table_close(small.mapped);
     }
     unlinkat(dir_fd, "large", 0);
     unlinkat(dir_fd, "small", 0);
