@@ -49,7 +49,7 @@ static const struct rk_option table[] = {
     NUMBER(handshake_timeout_s, "s", 1, 3600, "10", "a connection that has not spoken HTTP/2 by then is closed"),
     NUMBER(idle_timeout_s, "s", 1, 86400, "300", "a connection on which nothing moves for so long is closed"),
     NUMBER(drain_timeout_s, "s", 0, 3600, "30", "how long open calls may take to finish after SIGTERM"),
-    CHOICE(row_memory, row_memories, "huge_pages", "where rows are read from: copies in huge pages, faster; or the mapped files, which need no memory of their own"),
+    CHOICE(row_memory, row_memories, "huge_pages", "where rows are read from: copies in huge pages (faster), or the mapped files"),
     CHOICE(lock_memory, no_or_yes, "no", "keep the rows in memory whatever else needs it; the limit on locked memory must allow it"),
     NUMBER(shards, "shards", 0, 256, "0", "parts that copied rows are placed on by size and expected reads; 0: one per NUMA node"),
     NUMBER(shard_capacity_mib, "MiB", 0, 17592186044415, "0", "the most rows on a shard, all models together; a table may lie on several; 0: no limit"),

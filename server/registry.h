@@ -21,8 +21,8 @@ struct rk_served_model {
 
 struct rk_registry {
     struct rk_compute *compute;
-    struct rk_row_options rows;  /* as every model is opened with */
-    struct rk_shard_use *shards; /* [rows.limits.num_shards] what all models together put there */
+    struct rk_row_options rows;     /* as every model is opened with */
+    struct rk_shard_use *shards;    /* [rows.limits.num_shards] what all models together put there */
     struct rk_served_model *models; /* by name */
     uint32_t num_models;
     char **problems; /* everything that was found wrong, one line each */
@@ -30,11 +30,11 @@ struct rk_registry {
 };
 
 /* Scans path/<model>/<version>/, opens the highest version of each model that loads and loads it into the backend,
- * which must outlive the registry; `rows` says where rows lie, its `used` is the registry's to fill in. A version that does not load becomes a problem and the next lower one is tried.
- * Versions are decimal numbers from 1 without leading zeros; names that start with '.' are skipped; symbolic links are
- * refused, so that what is served is what stands there. Long loads and problems are logged. Fails when the directory
- * cannot be read, or with RK_NOT_FOUND when nothing in it can be served; the registry then still holds the problems.
- * Close it in every case. */
+ * which must outlive the registry; `rows` says where rows lie, its `used` is the registry's to fill in. A version that
+ * does not load becomes a problem and the next lower one is tried. Versions are decimal numbers from 1 without leading
+ * zeros; names that start with '.' are skipped; symbolic links are refused, so that what is served is what stands
+ * there. Long loads and problems are logged. Fails when the directory cannot be read, or with RK_NOT_FOUND when nothing
+ * in it can be served; the registry then still holds the problems. Close it in every case. */
 enum rk_status rk_registry_open(const char *path, struct rk_compute *compute, const struct rk_row_options *rows,
                                 struct rk_registry *registry, struct rk_error *error);
 void rk_registry_close(struct rk_registry *registry);

@@ -8,12 +8,9 @@ import shutil
 import subprocess
 import unittest
 
-import grpc
+from rankd_fixture import (RANKD, TIME_SCALE, RankdServer, expected_of, main, rank_request, rankpack, reference_models, repository_of, requests_of,
+                           run, scratch, wait_for)
 
-from rankd_fixture import (RANKD, TIME_SCALE, RankdServer, expected_of, main, rank_request, rankpack, reference_models, repository_of, requests_of, run, scratch,
-                           wait_for)
-
-CODE = grpc.StatusCode
 PLACES = [("--row-memory", "mapped"), ("--row-memory", "huge_pages"), ("--row-memory", "huge_pages", "--shards", "3"),
           ("--shards", "256", "--shard-capacity-mib", "64")]
 PR_CAPBSET_DROP, CAP_IPC_LOCK = 24, 14
