@@ -121,6 +121,8 @@ static enum rk_status draft_model(struct quantizing *q, const struct rk_input_ra
         return out_of_memory(q);
     draft->spec.tables = draft->tables;
     draft->spec.weights_file = RK_PACKAGE_WEIGHTS;
+    if (q->options->calibration != NULL)
+        draft->spec.calibration = q->options->calibration;
     enum rk_status status = rk_quantize_layers(q->options->plan, ranges, q->arena, &draft->spec, q->error);
     for (uint32_t t = 0; status == RK_OK && t < q->from->num_tables; t++)
         status = draft_table(q, t, &draft->tables[t]);

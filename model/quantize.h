@@ -25,9 +25,10 @@ struct rk_quantize_result {
 struct rk_quantize_options {
     const char *model_dir, *output;
     const struct rk_plan *plan;
-    const char *calibrate;             /* JSON lines, or NULL */
-    const struct rk_shard_limits *cut; /* NULL: the source's shards, where rows are not pruned */
-    rk_pack_progress_fn *progress;     /* may be NULL */
+    const char *calibrate;                    /* JSON lines, or NULL */
+    const struct rk_calibration *calibration; /* [num_heads] in place of the model's, or NULL */
+    const struct rk_shard_limits *cut;        /* NULL: the source's shards, where rows are not pruned */
+    rk_pack_progress_fn *progress;            /* may be NULL */
     void *progress_context;
 };
 

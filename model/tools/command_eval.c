@@ -11,8 +11,6 @@
 #include "model/tools/compare.h"
 #include "model/tools/plot_svg.h"
 
-#define BATCH 256u
-
 struct evaluated {
     const char *path;
     uint64_t rows_bytes, weights_bytes;
@@ -43,32 +41,6 @@ static double ratio_of(const struct evaluation *e, const struct evaluated *model
 static void report_open(void *context, const char *what, uint64_t done, uint64_t total)
 {
     cli_progress(context, what, done, total);
-}
-
-struct collecting {
-    struct rk_score_list *list;
-    size_t num_requests; /* of the truth; 0 while it is not known */
-    double *logits;
-    size_t capacity;
-};
-
-static enum rk_status collect(void *context, const struct rk_named_request *named, const float *logits,
-                              const float *probabilities, uint32_t num_candidates, struct rk_error *error)
-{
-    struct collecting *c = context;
-    const size_t count = (size_t)num_candidates * c->list->num_heads;
-    (void)probabilities;
-    if (count > c->capacity) {
-        free(c->logits);
-        c->capacity = 2 * count;
-        c->logits = malloc(c->capacity * sizeof *c->logits);
-        if (c->logits == NULL)
-            return rk_error_set(error, RK_NO_MEMORY, "out of memory for %zu logits", count);
-    }
-    for (size_t i = 0; i < count; i++)
-        c->logits[i] = (double)logits[i];
-    cli_progress_count("scoring requests", c->list->num_requests, c->num_requests);
-    return rk_score_list_add(c->list, named->id, num_candidates, c->logits, NULL, error);
 }
 
 /* The baseline's heads are what every model must have. */
@@ -117,7 +89,6 @@ static enum rk_status evaluate(struct evaluation *e, struct evaluated *evaluated
     const struct rk_model_open_options options = {.progress = report_open};
     struct rk_model *model = NULL;
     struct rk_score_list scores;
-    struct collecting collecting = {.list = &scores};
     enum rk_status status = rk_model_open(evaluated->path, &options, &model, error);
     if (status != RK_OK)
         return status;
@@ -132,19 +103,17 @@ static enum rk_status evaluate(struct evaluation *e, struct evaluated *evaluated
         else
             e->truth.labelled = false;
     }
-    collecting.num_requests = e->truth.num_requests;
     evaluated->weights_bytes = spec->weights_bytes;
     evaluated->rows_bytes = rk_model_bytes(model) - spec->weights_bytes;
     evaluated->heads = calloc(e->num_heads, sizeof *evaluated->heads);
     if (status == RK_OK && evaluated->heads == NULL)
         status = rk_error_set(error, RK_NO_MEMORY, "out of memory");
     if (status == RK_OK)
-        status = score_file(model, e->requests, NULL, BATCH, collect, &collecting, NULL, error);
+        status = score_list_file(model, e->requests, e->truth.num_requests, &scores, error);
     if (status == RK_OK)
         status = measure(e, evaluated, spec, &scores, error);
     if (status != RK_OK)
         rk_error_prefix(error, "%s", evaluated->path);
-    free(collecting.logits);
     rk_score_list_deinit(&scores);
     rk_model_close(model);
     return status;

@@ -99,8 +99,8 @@ static void print_architecture(const struct rk_model_spec *spec)
         printf(" %s", spec->heads[h]);
     putchar('\n');
     for (uint32_t h = 0; spec->calibration != NULL && h < spec->num_heads; h++)
-        printf("    +--> %s: sigmoid(%g * logit %+g)\n", spec->heads[h], (double)spec->calibration[h].scale,
-               (double)spec->calibration[h].shift);
+        printf("    +--> %s: sigmoid(%g * logit %c %g)\n", spec->heads[h], (double)spec->calibration[h].scale,
+               spec->calibration[h].shift < 0 ? '-' : '+', fabs((double)spec->calibration[h].shift));
     for (uint32_t v = 0; v < spec->num_value_models; v++) {
         const struct rk_value_model *value = &spec->value_models[v];
         char formula[400];

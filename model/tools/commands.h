@@ -10,6 +10,7 @@ int command_verify(const struct cli_arguments *arguments);
 int command_quantize(const struct cli_arguments *arguments);
 int command_score(const struct cli_arguments *arguments);
 int command_eval(const struct cli_arguments *arguments);
+int command_calibrate(const struct cli_arguments *arguments);
 int command_plan(const struct cli_arguments *arguments);
 int command_synth(const struct cli_arguments *arguments);
 

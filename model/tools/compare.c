@@ -11,6 +11,7 @@
 #include "model/engine.h"
 #include "model/golden.h"
 #include "model/probability.h"
+#include "model/tools/cli.h"
 
 void comparison_init(struct comparison *comparison, uint32_t num_heads)
 {
@@ -146,6 +147,45 @@ enum rk_status score_file(const struct rk_model *model, const char *requests_pat
         status = rk_jsonl_read(requests_path, score_request, &s, error);
     rk_jsonl_close(s.expected);
     rk_engine_destroy(s.engine);
+    return status;
+}
+
+/* ---- into a list ---- */
+
+#define LIST_BATCH 256u
+
+struct collecting {
+    struct rk_score_list *list;
+    size_t num_requests; /* of the truth; 0 while it is not known */
+    double *logits;
+    size_t capacity;
+};
+
+static enum rk_status collect(void *context, const struct rk_named_request *named, const float *logits,
+                              const float *probabilities, uint32_t num_candidates, struct rk_error *error)
+{
+    struct collecting *c = context;
+    const size_t count = (size_t)num_candidates * c->list->num_heads;
+    (void)probabilities;
+    if (count > c->capacity) {
+        free(c->logits);
+        c->capacity = 2 * count;
+        c->logits = malloc(c->capacity * sizeof *c->logits);
+        if (c->logits == NULL)
+            return rk_error_set(error, RK_NO_MEMORY, "out of memory for %zu logits", count);
+    }
+    for (size_t i = 0; i < count; i++)
+        c->logits[i] = (double)logits[i];
+    cli_progress_count("scoring requests", c->list->num_requests, c->num_requests);
+    return rk_score_list_add(c->list, named->id, num_candidates, c->logits, NULL, error);
+}
+
+enum rk_status score_list_file(const struct rk_model *model, const char *requests_path, size_t num_requests,
+                               struct rk_score_list *list, struct rk_error *error)
+{
+    struct collecting collecting = {.list = list, .num_requests = num_requests};
+    enum rk_status status = score_file(model, requests_path, NULL, LIST_BATCH, collect, &collecting, NULL, error);
+    free(collecting.logits);
     return status;
 }
 

@@ -39,6 +39,11 @@ enum rk_status score_file(const struct rk_model *model, const char *requests_pat
                           uint32_t batch, score_visit_fn *visit, void *context, struct comparison *comparison,
                           struct rk_error *error);
 
+/* Scores the requests of a file into a list that is set up for the model's heads. num_requests: how many there will be,
+ * for the progress that is shown; 0: nobody knows. */
+enum rk_status score_list_file(const struct rk_model *model, const char *requests_path, size_t num_requests,
+                               struct rk_score_list *list, struct rk_error *error);
+
 /* Prints the result for people. Returns whether the error is within the tolerance of golden requests. */
 bool comparison_print(const struct comparison *comparison, const struct rk_model_spec *spec);
 

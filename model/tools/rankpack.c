@@ -27,6 +27,10 @@ static const char *const quantize_examples[] = {
     "rankpack quantize models/steam/1 --rows int8 --towers int8 --output models/steam/2",
     "rankpack quantize models/steam/1 --rows 'user=int8,*=int4' --towers top=int8 --output models/steam/2",
     "rankpack quantize models/steam/1 --plan plan.json --calibrate requests.jsonl --output models/steam/2", NULL};
+static const char *const calibrate_examples[] = {
+    "rankpack calibrate models/steam/1 --requests requests.jsonl --expected expected.jsonl",
+    "rankpack calibrate models/steam/1 --requests requests.jsonl --expected expected.jsonl --output models/steam/2",
+    NULL};
 static const char *const plan_examples[] = {
     "rankpack plan models/steam/1 --requests requests.jsonl --expected expected.jsonl --max-auc-loss 0.001 \\\n"
     "      --output plan.json",
@@ -128,6 +132,15 @@ const struct cli_command rankpack_commands[] = {
                         "the true logits, and labels for AUC and normalised entropy; left out: the baseline's logits"),
                  OPTION("baseline", "MODEL_DIR", "the model that the others are compared with (the first)"),
                  OPTION("plot", "FILE", "draw size against accuracy into an SVG file"), FLAG("json", "print JSON")}},
+    {.name = "calibrate",
+     .operand = "MODEL_DIR",
+     .summary = "fit each head's scale and shift to labels, so that probabilities are what they say (Platt)",
+     .examples = calibrate_examples,
+     .run = command_calibrate,
+     .options = {REQUIRED("requests", "FILE", "JSON lines: what the model scores; best those that it was not trained on"),
+                 REQUIRED("expected", "FILE", "labels of these requests"),
+                 OPTION("output", "DIR", "the calibrated package to make; left out: only the fit is shown"),
+                 FLAG("json", "print JSON; its calibration can be put into config.json")}},
     {.name = "plan",
      .operand = "MODEL_DIR",
      .summary = "choose a row format for each table under a limit on AUC loss or bytes",

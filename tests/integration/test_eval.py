@@ -186,5 +186,69 @@ class TestEval(unittest.TestCase):
         self.assertIn("eval needs MODEL_DIR", result.stderr)
 
 
+
+class TestCalibrate(unittest.TestCase):
+    """rankpack calibrate on the demo model, whose probabilities are too high for its requests."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = scratch("calibrate")
+        cls.package = repository_of("steam") / "steam/1"
+        cls.sample = ["--requests", DEMO / "requests.jsonl", "--expected", DEMO / "expected.jsonl"]
+        cls.calibrated = cls.folder / "steam/2"
+        cls.calibrated.parent.mkdir()
+        cls.result = json.loads(rankpack("calibrate", cls.package, *cls.sample, "--output", cls.calibrated, "--json").stdout)
+        cls.logits = numpy.concatenate(score(cls.package, DEMO / "requests.jsonl"))
+        cls.labels = numpy.array([label for line in open(DEMO / "expected.jsonl", encoding="utf-8") for label in json.loads(line)["labels"]]) > 0.5
+
+    def test_the_fit_is_where_the_gradient_vanishes(self):
+        for h, fitted in enumerate(self.result["calibration"]):
+            x, positive = self.logits[:, h], self.labels[:, h]
+            targets = numpy.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
+            off = 1 / (1 + numpy.exp(-(fitted["scale"] * x + fitted["shift"]))) - targets
+            self.assertLess(abs(off.mean()), 1e-7, fitted)
+            self.assertLess(abs((off * x).mean()), 1e-6, fitted)
+
+    def test_the_figures_are_those_of_the_definitions_and_of_eval(self):
+        evaluated = json.loads(rankpack("eval", self.package, self.calibrated, *self.sample, "--json").stdout)["models"]
+        for h, (head, fitted) in enumerate(zip(self.result["heads"], self.result["calibration"])):
+            x, positive = self.logits[:, h], self.labels[:, h]
+            after = fitted["scale"] * x + fitted["shift"]
+            self.assertAlmostEqual(head["positive"], positive.mean(), delta=1e-8)
+            for when, z, model in (("before", x, evaluated[0]), ("after", after, evaluated[1])):
+                self.assertAlmostEqual(head[f"mean_probability_{when}"], (1 / (1 + numpy.exp(-z))).mean(), delta=1e-6)
+                self.assertAlmostEqual(head[f"normalised_entropy_{when}"], normalised_entropy(z, positive), delta=1e-6)
+                self.assertAlmostEqual(model["heads"][h]["normalised_entropy"], normalised_entropy(z, positive), delta=1e-6)
+            self.assertLess(head["normalised_entropy_after"], head["normalised_entropy_before"] - 0.01)
+            self.assertAlmostEqual(head["mean_probability_after"], head["positive"], delta=1e-4)
+            self.assertEqual(evaluated[0]["heads"][h]["auc"], evaluated[1]["heads"][h]["auc"])
+
+    def test_the_package_is_the_model_with_its_calibration(self):
+        rankpack("verify", self.calibrated)
+        before, after = (json.loads((path / "manifest.json").read_text(encoding="utf-8")) for path in (self.package, self.calibrated))
+        self.assertEqual(after["calibration"], self.result["calibration"])
+        for key in ("weights", "tables", "heads", "features"):
+            self.assertEqual(before[key], after[key])
+        again = json.loads(rankpack("calibrate", self.calibrated, *self.sample, "--json").stdout)
+        self.assertEqual(again["calibration"], self.result["calibration"])
+        for head in again["heads"]:
+            self.assertAlmostEqual(head["normalised_entropy_before"], head["normalised_entropy_after"], delta=1e-12)
+
+    def test_what_cannot_be_fitted_is_refused(self):
+        lines = [json.loads(line) for line in open(DEMO / "expected.jsonl", encoding="utf-8")]
+        for change, words in ((lambda line: line.pop("labels"), "has no labels for some requests"),
+                              (lambda line: line.update(labels=[[0, 0] for _ in line["labels"]]), "head 'play' has 0 positive and"),
+                              (lambda line: line.update(labels=[[1 - row[0], row[1]] for row in line["labels"]]), "head 'play': the best scale is -")):
+            changed = [json.loads(json.dumps(line)) for line in lines]
+            for line in changed:
+                change(line)
+            (self.folder / "expected.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed), encoding="utf-8")
+            result = rankpack("calibrate", self.package, "--requests", DEMO / "requests.jsonl", "--expected", self.folder / "expected.jsonl",
+                              "--output", self.folder / "none/1", check=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(words, result.stderr)
+            self.assertFalse((self.folder / "none/1").exists())
+
+
 if __name__ == "__main__":
     main()
