@@ -102,8 +102,7 @@ Test(backends, plug_ins_for_another_rankd_are_refused_with_what_to_do)
     expect_refused(RANKD_ODD "/rankd-bytes.so", RK_UNSUPPORTED, "other headers", "build it anew");
     expect_refused(RANKD_ODD "/rankd-incomplete.so", RK_UNSUPPORTED, "rankd-incomplete.so", "'open' is NULL");
     expect_refused(RANKD_ODD "/rankd-nameless.so", RK_UNSUPPORTED, "rankd-nameless.so", "'rankd_backend'");
-    if (!RANKD_SANITIZED) /* sanitizers' libraries are found by other symbols */
-        expect_refused(RANKD_ODD "/rankd-undefined.so", RK_UNSUPPORTED, "rankd-undefined.so", "rk_engine_describe");
+    expect_refused(RANKD_ODD "/rankd-undefined.so", RK_UNSUPPORTED, "rankd-undefined.so", "rk_engine_describe");
 }
 
 Test(backends, plug_ins_that_others_could_have_written_are_refused)
