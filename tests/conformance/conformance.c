@@ -520,8 +520,9 @@ Test(backend, runners_on_several_threads_give_the_bits_that_one_gives)
         make_batch(&pair, 60, workers[t].requests, workers[t].slices);
         cr_assert_eq(pthread_create(&threads[t], NULL, work, &workers[t]), 0);
     }
-    for (int t = 0; t < THREADS; t++) {
+    for (int t = 0; t < THREADS; t++)
         pthread_join(threads[t], NULL);
+    for (int t = 0; t < THREADS; t++) {
         cr_assert_eq(workers[t].status, RK_OK, "thread %d: %s", t, rk_status_name(workers[t].status));
         for (int s = 0; s < SLICES; s++) {
             const struct rk_slice *slice = &workers[t].slices[s];
