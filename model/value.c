@@ -91,6 +91,7 @@ enum rk_status rk_value_bind(const struct rk_named_value *named, const char *wha
 #define LN2_HIGH 0x1.62e42feep-1 /* 32 bits: a multiple of it by an exponent is exact */
 #define LN2_LOW  0x1.a39ef35793c76p-33
 #define LOG2_E   0x1.71547652b82fep0
+#define ROUNDING 0x1.8p52 /* a small number plus this has no fraction */
 
 /* c0 + c1 x + c2 x^2 + ... */
 static double polynomial(const double *coefficients, int count, double x)
@@ -119,6 +120,14 @@ static double log_of(float p)
     return e * LN2_HIGH + (2.0 * s * polynomial(odd, 12, s * s) + e * LN2_LOW);
 }
 
+static double power_of_two(int64_t exponent) /* a normal number */
+{
+    const uint64_t bits = (uint64_t)(1023 + exponent) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
 /* exp(x) = 2^n exp(r) with |r| <= ln 2 / 2, and exp(r) by its series; what is left out is below 2^-57. 2^n goes in by
  * halves, and what does not fit becomes 0 or infinity. */
 static double exp_of(double x)
@@ -126,42 +135,44 @@ static double exp_of(double x)
     static const double inverse_factorials[] = {
         1,          1,           1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
         1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
-    const double within = x < -1000.0 ? -1000.0 : x > 1000.0 ? 1000.0 : x, n = rint(within * LOG2_E);
-    const double r = within - n * LN2_HIGH - n * LN2_LOW;
-    const int half = (int)n / 2;
-    return ldexp(ldexp(polynomial(inverse_factorials, 14, r), half), (int)n - half);
+    const double within = x < -1000.0 ? -1000.0 : x > 1000.0 ? 1000.0 : x;
+    const double n = within * LOG2_E + ROUNDING - ROUNDING, r = within - n * LN2_HIGH - n * LN2_LOW;
+    const int64_t half = (int64_t)n / 2;
+    return polynomial(inverse_factorials, 14, r) * power_of_two(half) * power_of_two((int64_t)n - half);
 }
 
-static double sum(const struct rk_value_model *value, const float *scores)
+/* Adds one head's weighted score to every candidate's value; scores: of the first candidate, num_heads apart. */
+static void add_score(double *values, const float *scores, uint32_t count, uint32_t num_heads, float weight)
 {
-    double sum = 0;
-    for (uint32_t i = 0; i < value->num_terms; i++)
-        sum += (double)value->terms[i].weight * (double)scores[value->terms[i].head]; /* the product is exact */
-    return (double)value->factor * sum;
+    for (uint32_t c = 0; c < count; c++)
+        values[c] += (double)weight * (double)scores[(size_t)c * num_heads]; /* the product is exact */
 }
 
-static double product(const struct rk_value_model *value, const float *probabilities)
+static void add_log(double *values, const float *scores, uint32_t count, uint32_t num_heads, float weight)
 {
-    double log = 0;
-    for (uint32_t i = 0; i < value->num_terms; i++)
-        log += (double)value->terms[i].weight * log_of(probabilities[value->terms[i].head]);
-    return (double)value->factor * exp_of(log);
+    for (uint32_t c = 0; c < count; c++)
+        values[c] += (double)weight * log_of(scores[(size_t)c * num_heads]);
 }
 
 enum rk_status rk_value_compute(const struct rk_value_model *value, uint32_t num_heads, const float *logits,
                                 const float *probabilities, uint32_t count, double *values, struct rk_error *error)
 {
     static const struct {
-        double (*of)(const struct rk_value_model *value, const float *scores);
-        bool logits;
+        void (*add)(double *values, const float *scores, uint32_t count, uint32_t num_heads, float weight);
+        bool logits, product;
     } kinds[] = {
-        [RK_VALUE_SUM_OF_PROBABILITIES] = {sum, false},
-        [RK_VALUE_SUM_OF_LOGITS] = {sum, true},
-        [RK_VALUE_PRODUCT_OF_POWERS] = {product, false},
+        [RK_VALUE_SUM_OF_PROBABILITIES] = {add_score, false, false},
+        [RK_VALUE_SUM_OF_LOGITS] = {add_score, true, false},
+        [RK_VALUE_PRODUCT_OF_POWERS] = {add_log, false, true},
     };
     const float *scores = kinds[value->kind].logits ? logits : probabilities;
+    memset(values, 0, count * sizeof *values);
+    for (uint32_t i = 0; i < value->num_terms; i++)
+        kinds[value->kind].add(values, scores + value->terms[i].head, count, num_heads, value->terms[i].weight);
+    for (uint32_t c = 0; kinds[value->kind].product && c < count; c++)
+        values[c] = exp_of(values[c]);
     for (uint32_t c = 0; c < count; c++) {
-        values[c] = kinds[value->kind].of(value, scores + (size_t)c * num_heads);
+        values[c] *= (double)value->factor;
         if (!isfinite(values[c]))
             return rk_error_set(error, RK_INVALID,
                                 "the value of candidate %u is %g: the value model's exponents are too large for its "

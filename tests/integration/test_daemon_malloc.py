@@ -59,11 +59,15 @@ class Clients:
 
 
 def mixed_requests():
-    """Requests from one candidate to all of a player's, with and without top_k and logits."""
+    """Requests from one candidate to all of a player's, with and without top_k, logits, a formula and costs."""
+    import rankd_pb2
+    formula = rankd_pb2.ValueModel(kind=rankd_pb2.ValueModel.PRODUCT_OF_POWERS,
+                                   terms=[rankd_pb2.ValueModel.Term(head="play", weight=1), rankd_pb2.ValueModel.Term(head="binge", weight=0.5)])
     mixed = []
     for i, request in enumerate(requests_of("steam")[:60]):
         part = dict(request, candidates=request["candidates"][:1 + i * 3])
-        mixed.append(rank_request("steam", part, top_k=i % 5, include_logits=i % 2 == 0, candidate_ids=list(range(len(part["candidates"])))))
+        mixed.append(rank_request("steam", part, top_k=i % 5, include_logits=i % 2 == 0, candidate_ids=list(range(len(part["candidates"]))),
+                                  value=formula if i % 3 == 0 else None, include_costs=i % 4 == 0))
     return mixed
 
 
