@@ -206,3 +206,72 @@ Test(backends, what_the_host_shows_of_a_table_is_every_row_in_order)
     }
     small_model_close(&model);
 }
+
+struct block_list {
+    struct rk_kept_block blocks[8];
+    size_t count;
+};
+
+static enum rk_status collect(void *context, const struct rk_kept_block *block)
+{
+    struct block_list *list = context;
+    list->blocks[list->count++] = *block;
+    return RK_OK;
+}
+
+/* Which stored row an id reads, by the words of model/backend.h. */
+static uint64_t stored_row_of(const struct rk_kept_block *blocks, uint64_t id, uint64_t num_stored)
+{
+    const struct rk_kept_block *block = &blocks[id / RK_KEPT_BLOCK];
+    const uint64_t bit = id % RK_KEPT_BLOCK;
+    uint64_t row = block->before;
+    if ((block->bits[bit / 64] >> bit % 64 & 1) == 0)
+        return num_stored - 1;
+    for (uint64_t b = 0; b < bit; b++)
+        row += block->bits[b / 64] >> b % 64 & 1;
+    return row;
+}
+
+Test(backends, what_the_host_shows_of_a_pruned_table_says_which_row_an_id_reads)
+{
+    enum { IDS = 1000 };
+    const struct rk_backend_host *host = &rk_backend_host;
+    struct random random = random_from_seed();
+    struct folder folder = folder_create();
+    struct block_list list = {.count = 0};
+    struct rk_kept_writer writer = {.write = collect, .context = &list};
+    struct rk_error error = {0};
+    float rows[IDS + 1];
+    for (uint64_t id = 0; id < IDS; id++)
+        if (random_below(&random, 3) == 0)
+            cr_assert_eq(rk_kept_add(&writer, id, 1), RK_OK);
+    cr_assert_eq(rk_kept_finish(&writer, IDS), RK_OK);
+    for (int r = 0; r <= IDS; r++)
+        rows[r] = (float)r;
+    const uint64_t num_stored = writer.num_kept + 1;
+    folder_write(&folder, "kept", list.blocks, list.count * sizeof list.blocks[0]);
+    folder_write(&folder, "rows", rows, num_stored * sizeof rows[0]);
+
+    struct rk_model model;
+    const struct small_shape shape = small_shape_typical(RK_INTERACTION_CAT);
+    small_model_describe(&model, &shape);
+    const struct rk_shard_spec shard = {.file = "rows", .num_rows = num_stored};
+    model.table_specs[0] = (struct rk_table_spec){.name = "pruned",
+                                                  .num_embeddings = IDS,
+                                                  .embedding_dim = 1,
+                                                  .kept = {.file = "kept", .num_rows = writer.num_kept},
+                                                  .shards = &shard,
+                                                  .num_shards = 1};
+    cr_assert_eq(rk_table_open(&model.table_specs[0], folder.fd, NULL, &model.tables[0], &error), RK_OK, "%s",
+                 error.text);
+    const struct rk_kept_block *blocks = host->model_kept(&model, 0);
+    cr_assert_not_null(blocks);
+    for (uint64_t id = 0; id < IDS; id++) {
+        float row;
+        memcpy(&row, host->model_row(&model, 0, id), sizeof row);
+        cr_assert_eq((uint64_t)row, stored_row_of(blocks, id, num_stored), "id %llu reads row %g",
+                     (unsigned long long)id, (double)row);
+    }
+    small_model_close(&model);
+    folder_destroy(&folder);
+}
