@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "model/spec_json.h"
 #include "model/tools/commands.h"
+#include "model/tools/shards_view.h"
 
 static uint64_t all_rows_bytes(const struct rk_model_spec *spec)
 {
@@ -153,7 +154,7 @@ static json_t *name_list(const char *const *names, uint32_t count)
     return list;
 }
 
-static void print_json(const struct rk_model *model, double ids_per_feature)
+static void print_json(const struct rk_model *model, double ids_per_feature, const struct shards_view *view)
 {
     const struct rk_model_spec *spec = rk_model_spec_of(model);
     struct rk_model_widths widths = rk_model_spec_widths(spec);
@@ -206,17 +207,25 @@ static void print_json(const struct rk_model *model, double ids_per_feature)
     json_object_set_new(root, "top_mlp_formats", layer_formats(&spec->top));
     json_object_set_new(root, "calibrated", json_boolean(is_calibrated(spec)));
     rk_answer_json_print(spec, root);
+    if (view != NULL)
+        json_object_set_new(root, "plan", shards_view_json(view));
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);
 }
 
-static void print_text(const char *path, const struct rk_model *model, double ids_per_feature)
+/* view: what --plan asks for, instead of all that the package is; otherwise NULL. */
+static void print_text(const char *path, const struct rk_model *model, double ids_per_feature,
+                       const struct shards_view *view)
 {
     const struct rk_model_spec *spec = rk_model_spec_of(model);
     printf("model      %s\npackage    %s\nsize       %s: %s of rows in %u table%s, %s of weights\n", spec->name, path,
            cli_bytes(rk_model_bytes(model)), cli_bytes(all_rows_bytes(spec)), spec->num_tables,
            spec->num_tables == 1 ? "" : "s", cli_bytes(spec->weights_bytes));
+    if (view != NULL) {
+        shards_view_print(view);
+        return;
+    }
     print_architecture(spec);
     print_tables(spec);
     print_features(spec);
@@ -235,13 +244,27 @@ int command_inspect(const struct cli_arguments *arguments)
         if (end == text || *end != '\0' || !(ids_per_feature >= 0 && ids_per_feature <= 1e6))
             return cli_usage_error("--ids-per-feature is '%s', must be a number from 0 to 1000000", text);
     }
+    static const char *const of_plan[] = {"shards", "capacity", "candidates", "requests", "plot"};
+    const bool plan = cli_has(arguments, "plan");
+    for (size_t i = 0; i < sizeof of_plan / sizeof *of_plan; i++)
+        if (!plan && cli_has(arguments, of_plan[i]))
+            return cli_usage_error("--%s has a meaning only with --plan", of_plan[i]);
     const struct rk_model_open_options options = {.skip_checksums = true, .skip_golden = true, .skip_towers = true};
     if (rk_model_open(arguments->operand, &options, &model, &error) != RK_OK)
         return cli_failed(&error);
-    if (cli_has(arguments, "json"))
-        print_json(model, ids_per_feature);
-    else
-        print_text(arguments->operand, model, ids_per_feature);
+    struct shards_view view = {0};
+    const char *plot = cli_get(arguments, "plot");
+    int code = plan ? shards_view_init(&view, arguments, rk_model_spec_of(model), ids_per_feature) : EXIT_FINE;
+    if (code == EXIT_FINE && plot != NULL && shards_view_plot(&view, plot, &error) != RK_OK)
+        code = cli_failed(&error);
+    if (code == EXIT_FINE) {
+        if (cli_has(arguments, "json"))
+            print_json(model, ids_per_feature, plan ? &view : NULL);
+        else
+            print_text(arguments->operand, model, ids_per_feature, plan ? &view : NULL);
+        code = cli_finish_output();
+    }
+    shards_view_deinit(&view);
     rk_model_close(model);
-    return cli_finish_output();
+    return code;
 }

@@ -9,8 +9,9 @@ static const char *const import_examples[] = {
     "rankpack import --config config.json --weights model.safetensors.index.json --output models/big/7 \\\n"
     "      --golden-requests requests.jsonl --golden-scores expected.jsonl --shard-bytes 16G",
     NULL};
-static const char *const inspect_examples[] = {"rankpack inspect models/steam/1",
-                                               "rankpack inspect models/steam/1 --json", NULL};
+static const char *const inspect_examples[] = {
+    "rankpack inspect models/steam/1", "rankpack inspect models/steam/1 --json",
+    "rankpack inspect models/ctr/1 --plan --shards 4 --capacity 64G --requests requests.jsonl --plot plan.svg", NULL};
 static const char *const verify_examples[] = {
     "rankpack verify models/steam/1",
     "rankpack verify models/steam/1 --requests requests.jsonl --expected expected.jsonl", NULL};
@@ -82,7 +83,13 @@ const struct cli_command rankpack_commands[] = {
      .examples = inspect_examples,
      .run = command_inspect,
      .options = {FLAG("json", "print JSON"),
-                 OPTION("ids-per-feature", "N", "rows per bag to reckon the cost with (1)")}},
+                 OPTION("ids-per-feature", "N", "rows per bag to reckon the cost with (1)"),
+                 FLAG("plan", "show which rows would lie on which shard of a server"),
+                 OPTION("shards", "N", "with --plan: how many shards there are (1)"),
+                 OPTION("capacity", "SIZE", "with --plan: what each of them holds at most (K, M, G, T)"),
+                 OPTION("candidates", "N", "with --plan: candidates per request (256)"),
+                 OPTION("requests", "FILE", "with --plan: JSON lines that are read like the requests to come"),
+                 OPTION("plot", "FILE", "with --plan: draw it into an SVG file")}},
     {.name = "verify",
      .operand = "MODEL_DIR",
      .summary = "check every checksum and every row, and replay the golden requests",
