@@ -46,26 +46,32 @@ static bool take(struct reader *r, char operator)
     return true;
 }
 
+static bool ends_word(char c)
+{
+    return isspace((unsigned char)c) || strchr(OPERATORS, c) != NULL; /* the text's NUL is found, too */
+}
+
 /* The next run of characters without blanks and operators; 0: none. */
 static size_t word_bytes(struct reader *r)
 {
     skip_blanks(r);
     size_t length = 0;
-    while (r->at[length] != '\0' && !isspace((unsigned char)r->at[length]) && strchr(OPERATORS, r->at[length]) == NULL)
+    while (!ends_word(r->at[length]))
         length++;
     return length;
 }
 
-/* Takes a word that is a number as a whole. */
+/* Takes a number where one stands and nothing else adjoins it. The + of an exponent is part of it. */
 static bool take_number(struct reader *r, float *number)
 {
-    const size_t length = word_bytes(r);
+    skip_blanks(r);
     char *end;
-    if (length == 0 || strchr("0123456789.-", *r->at) == NULL)
+    if (*r->at == '\0' || strchr("0123456789.-", *r->at) == NULL)
         return false;
-    *number = strtof(r->at, &end);
-    if (end != r->at + length)
+    const float read = strtof(r->at, &end);
+    if (end == r->at || !ends_word(*end))
         return false;
+    *number = read;
     r->at = end;
     return true;
 }

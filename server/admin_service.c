@@ -7,6 +7,18 @@
 
 #define ARENA_KEEP_BYTES 65536
 
+static bool name_values(const struct rk_model_spec *spec, struct rk_arena *arena, Rankd__V1__ModelStatus *status)
+{
+    status->value_models = rk_arena_array(arena, spec->num_value_models, sizeof *status->value_models);
+    if (status->value_models == NULL)
+        return false;
+    for (uint32_t v = 0; v < spec->num_value_models; v++)
+        status->value_models[status->n_value_models++] = (char *)spec->value_models[v].name;
+    if (spec->default_value != NULL)
+        status->default_value_model = (char *)spec->default_value->name;
+    return true;
+}
+
 static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena *arena,
                                  Rankd__V1__StatusResponse *response)
 {
@@ -29,6 +41,8 @@ static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena
         models[i].bytes = rk_model_bytes(served->model);
         models[i].heads = (char **)served->spec->heads;
         models[i].n_heads = served->spec->num_heads;
+        if (!name_values(served->spec, arena, &models[i]))
+            return RK_NO_MEMORY;
         for (uint32_t l = 0; l < daemon->num_loops; l++) {
             models[i].requests += rk_counter_read(&daemon->loops[l].models[i].requests);
             models[i].candidates += rk_counter_read(&daemon->loops[l].models[i].candidates);

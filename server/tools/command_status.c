@@ -37,9 +37,11 @@ static enum rk_exit ask(const struct rk_ctl_options *options, const char *path, 
 
 static json_t *model_json(const Rankd__V1__ModelStatus *model)
 {
-    json_t *heads = json_array();
+    json_t *heads = json_array(), *value_models = json_array();
     for (size_t i = 0; i < model->n_heads; i++)
         json_array_append_new(heads, json_string(model->heads[i]));
+    for (size_t i = 0; i < model->n_value_models; i++)
+        json_array_append_new(value_models, json_string(model->value_models[i]));
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(model->name));
     json_object_set_new(object, "version", json_integer(model->version));
@@ -50,6 +52,8 @@ static json_t *model_json(const Rankd__V1__ModelStatus *model)
     json_object_set_new(object, "candidates", json_integer((json_int_t)model->candidates));
     json_object_set_new(object, "out_of_range_ids", json_integer((json_int_t)model->out_of_range_ids));
     json_object_set_new(object, "heads", heads);
+    json_object_set_new(object, "value_models", value_models);
+    json_object_set_new(object, "default_value_model", json_string(model->default_value_model));
     return object;
 }
 
@@ -109,6 +113,9 @@ static void print_status(const char *target, const Rankd__V1__StatusResponse *st
                (unsigned long long)model->requests, (unsigned long long)model->candidates);
         for (size_t head = 0; head < model->n_heads; head++)
             printf(" %s", model->heads[head]);
+        for (size_t value = 0; value < model->n_value_models; value++)
+            printf("%s %s%s", value == 0 ? ", value models" : "", model->value_models[value],
+                   strcmp(model->value_models[value], model->default_value_model) == 0 ? " (default)" : "");
         if (model->out_of_range_ids > 0)
             printf("; %llu ids were outside their table", (unsigned long long)model->out_of_range_ids);
         printf("%s%s\n", model->detail[0] != '\0' ? "; " : "", model->detail);

@@ -105,6 +105,28 @@ class TestCosts(Served):
             self.assertGreater(getattr(costs, stage), 0, f"{stage}: {costs}")
 
 
+class TestSharedCosts(Served):
+    """One worker that is busy, so that small requests wait and then share batches."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = RankdServer(import_steam(), "--workers", 1, "--max-batch", MAX_BATCH, "--in-place-us", 0)
+        cls.server.__enter__()
+
+    def test_a_request_that_shares_a_batch_is_told_all_of_it(self):
+        large, small = rank_request("steam", many(20000)), rank_request("steam", many(1), include_costs=True)
+        busy = [self.server.stub.Rank.future(large, timeout=60 * TIME_SCALE) for _ in range(12)]
+        calls = [self.server.stub.Rank.future(small, timeout=60 * TIME_SCALE) for _ in range(200)]
+        costs = [call.result().costs for call in calls]
+        for call in busy:
+            call.result()
+        for cost in costs:
+            self.assertEqual(cost.batches, 1)
+            self.assertTrue(1 <= cost.batch_candidates <= MAX_BATCH, cost)
+            self.assertLess(cost.queue_us, cost.total_us)
+        self.assertGreater(max(cost.batch_candidates for cost in costs), 1)
+
+
 class TestCostsInPlace(TestCosts):
     """The same where the event loop itself scores what is small."""
     options = ("--in-place-us", 1000)
@@ -273,6 +295,11 @@ class TestRankpackValues(unittest.TestCase):
 
 class TestDefaultValue(Served):
     fields = {"value_models": [EITHER, ENGAGE], "default_value_model": "engage"}
+
+    def test_the_status_names_those_that_there_are(self):
+        model = self.server.stub.GetStatus(rankd_pb2.StatusRequest(), timeout=10).models[0]
+        self.assertEqual((list(model.value_models), model.default_value_model), (["either", "engage"], "engage"))
+        self.assertIn("value models either engage (default)", self.server.rankctl("status").stdout)
 
     def test_it_is_used_unless_the_request_says_otherwise(self):
         request = requests_of("steam")[0]

@@ -189,6 +189,7 @@ Test(value, formulas_are_read_and_printed)
         {"play^1.0*binge^0.5", "play * binge^0.5"},
         {"1.5*play*binge*hide^-2", "1.5 * play * binge * hide^-2"},
         {"play ^ .5", "play^0.5"},
+        {"3e+8*play + 2e-10 * binge", "3e+08*play + 2e-10*binge"},
         {"3 * play^2", "3 * play^2"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
