@@ -43,6 +43,10 @@ static enum rk_status add_models(const struct rk_daemon *daemon, struct rk_arena
         models[i].n_heads = served->spec->num_heads;
         if (!name_values(served->spec, arena, &models[i]))
             return RK_NO_MEMORY;
+        models[i].cost = rk_arena_alloc(arena, RK_COST_TEXT_BYTES);
+        if (models[i].cost == NULL)
+            return RK_NO_MEMORY;
+        rk_cost_curve_format(&served->cost, models[i].cost, RK_COST_TEXT_BYTES);
         for (uint32_t l = 0; l < daemon->num_loops; l++) {
             models[i].requests += rk_counter_read(&daemon->loops[l].models[i].requests);
             models[i].candidates += rk_counter_read(&daemon->loops[l].models[i].candidates);
@@ -88,7 +92,8 @@ static enum rk_status answer(struct rk_admin_service *service, struct rk_call *c
     response.backend = (char *)daemon->registry.compute->description;
     response.workers = daemon->num_workers;
     response.event_loops = daemon->num_loops;
-    response.queued = rk_queue_depth(daemon->queue);
+    response.queued = rk_queue_num_jobs(daemon->queue);
+    response.late = rk_queue_num_late(daemon->queue);
     add_counters(daemon, &response);
     status = add_models(daemon, &service->arena, &response);
     if (status != RK_OK)

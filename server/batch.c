@@ -1,6 +1,5 @@
-/* Making batches. A slice of a job is named by its first candidate; the lane's oldest job may be half taken, so it
- * stays in front until its last slice has been given out. `dropped` is a list through job->next, which is free once a
- * job has left its lane; the reason stands in each job (cancelled, else its deadline). */
+/* Filling and settling batches. A slice is named by its first candidate. `dropped` is a list through job->next; the
+ * reason stands in each job (cancelled, else its deadline). */
 #include "server/batch.h"
 
 #include <stdlib.h>
@@ -24,67 +23,23 @@ void rk_batch_deinit(struct rk_batch *batch)
     *batch = (struct rk_batch){0};
 }
 
-uint32_t rk_batch_slice_candidates(uint32_t num_candidates, uint32_t max_candidates)
+void rk_batch_add(struct rk_batch *batch, struct rk_job *job, uint32_t count)
 {
-    if (num_candidates <= max_candidates)
-        return num_candidates;
-    uint32_t parts = (num_candidates - 1) / max_candidates + 1;
-    return (num_candidates - 1) / parts + 1;
+    batch->slices[batch->num_slices] = (struct rk_slice){
+        .request = &job->request,
+        .first = job->taken,
+        .count = count,
+        .logits = job->logits + (size_t)job->taken * job->model->spec->num_heads,
+    };
+    batch->jobs[batch->num_slices++] = job;
+    batch->num_candidates += count;
+    job->taken += count;
 }
 
-void rk_lane_append(struct rk_lane *lane, struct rk_job *job, uint32_t max_candidates)
+void rk_batch_drop(struct rk_batch *batch, struct rk_job *job)
 {
-    atomic_store_explicit(&job->unsettled, job->request.num_candidates, memory_order_relaxed);
-    job->slice_candidates = rk_batch_slice_candidates(job->request.num_candidates, max_candidates);
-    job->taken = 0;
-    job->next = NULL;
-    if (lane->newest != NULL)
-        lane->newest->next = job;
-    else
-        lane->oldest = job;
-    lane->newest = job;
-    lane->num_jobs++;
-}
-
-static struct rk_job *pop(struct rk_lane *lane)
-{
-    struct rk_job *job = lane->oldest;
-    lane->oldest = job->next;
-    if (lane->oldest == NULL)
-        lane->newest = NULL;
-    lane->num_jobs--;
-    job->next = NULL;
-    return job;
-}
-
-void rk_batch_fill(struct rk_batch *batch, struct rk_lane *lane, uint64_t now_us)
-{
-    batch->num_slices = batch->num_candidates = 0;
-    batch->dropped = NULL;
-    while (lane->oldest != NULL) {
-        struct rk_job *job = lane->oldest;
-        if (atomic_load_explicit(&job->cancelled, memory_order_relaxed) || job->deadline_us <= now_us) {
-            pop(lane);
-            job->next = batch->dropped;
-            batch->dropped = job;
-            continue;
-        }
-        uint32_t left = job->request.num_candidates - job->taken;
-        uint32_t count = left < job->slice_candidates ? left : job->slice_candidates;
-        if (count > batch->max_candidates - batch->num_candidates)
-            return;
-        batch->slices[batch->num_slices] = (struct rk_slice){
-            .request = &job->request,
-            .first = job->taken,
-            .count = count,
-            .logits = job->logits + (size_t)job->taken * job->model->spec->num_heads,
-        };
-        batch->jobs[batch->num_slices++] = job;
-        batch->num_candidates += count;
-        job->taken += count;
-        if (job->taken == job->request.num_candidates)
-            pop(lane);
-    }
+    job->next = batch->dropped;
+    batch->dropped = job;
 }
 
 void rk_batch_settle_dropped(struct rk_batch *batch)

@@ -6,7 +6,6 @@
  * worker has left */
 #include "server/daemon.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,15 +13,12 @@
 #include <unistd.h>
 
 #include "server/clock.h"
+#include "server/processors.h"
 
 /* How many keep the backend busy. */
 static uint32_t default_workers(const struct rk_compute *compute)
 {
-    cpu_set_t set;
-    if (compute->capabilities->num_runners > 0)
-        return compute->capabilities->num_runners;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return count > 0 ? (uint32_t)count : 1;
+    return compute->capabilities->num_runners > 0 ? compute->capabilities->num_runners : rk_processors_count();
 }
 
 static bool has_room(void *context)
@@ -81,6 +77,7 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
         .express = entry->express,
         .registry = &daemon->registry,
         .queue = daemon->queue,
+        .priorities = &daemon->priorities,
         .models = entry->models,
         .limits = {.max_candidates = (uint32_t)options->max_candidates, .max_ids = options->max_ids},
     };
@@ -99,15 +96,25 @@ static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *e
 {
     const struct rk_options *options = &daemon->options;
     uint32_t count = options->workers > 0 ? (uint32_t)options->workers : default_workers(daemon->registry.compute);
-    struct rk_queue_config config = {.num_models = daemon->registry.num_models,
-                                     .max_jobs = (uint32_t)options->max_queued_requests,
-                                     .max_batch = (uint32_t)options->max_batch};
-    enum rk_status status = rk_queue_create(&config, &daemon->queue, error);
+    const struct rk_schedule_config config = {.models = daemon->registry.models,
+                                              .num_models = daemon->registry.num_models,
+                                              .priorities = &daemon->priorities,
+                                              .max_jobs = (uint32_t)options->max_queued_requests,
+                                              .max_batch = (uint32_t)options->max_batch,
+                                              .num_workers = count};
+    enum rk_status status = rk_priorities_parse(options->priority_weights, &daemon->priorities, error);
+    if (status == RK_OK)
+        status = rk_queue_create(&config, &daemon->queue, error);
     daemon->workers = calloc(count, sizeof *daemon->workers);
     if (status == RK_OK && daemon->workers == NULL)
         status = rk_error_set(error, RK_NO_MEMORY, "failed to start the workers: out of memory");
     for (uint32_t i = 0; status == RK_OK && i < count; i++) {
-        status = rk_worker_start(i, &daemon->registry, daemon->queue, config.max_batch, &daemon->workers[i], error);
+        const struct rk_worker_config worker = {.registry = &daemon->registry,
+                                                .queue = daemon->queue,
+                                                .index = i,
+                                                .max_batch = config.max_batch,
+                                                .pinned = options->pin_workers != 0};
+        status = rk_worker_start(&worker, &daemon->workers[i], error);
         if (status == RK_OK)
             daemon->num_workers++;
     }

@@ -11,6 +11,7 @@
 #include "server/listener.h"
 #include "server/loop.h"
 #include "server/options.h"
+#include "server/priorities.h"
 #include "server/queue.h"
 #include "server/rank_service.h"
 #include "server/registry.h"
@@ -33,6 +34,7 @@ struct rk_daemon_loop {
 struct rk_daemon {
     struct rk_options options;
     struct rk_registry registry;
+    struct rk_priorities priorities;
     struct rk_queue *queue;
     struct rk_worker **workers;
     uint32_t num_workers;
@@ -46,7 +48,7 @@ struct rk_daemon {
     int left_fd; /* an eventfd that counts the loops that have left */
 };
 
-/* Starts everything on a registry that was opened; takes the registry over, also when it fails. */
+/* Starts everything on a registry that was opened and measured (server/cost_measure.h); takes the registry over, also when it fails. */
 enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_registry *registry,
                                struct rk_daemon **daemon, struct rk_error *error);
 

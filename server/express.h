@@ -3,7 +3,7 @@
  * Waking a worker and being woken by it takes tens of microseconds; a request of a few candidates on a small model
  * takes one or two. So an event loop gathers such requests while it goes through the sockets that are ready, and scores
  * all of them, in one batch per model, before it sleeps again. The sum is bounded (`budget_us` a turn), by what each
- * model was measured to cost when the loop was made; everything else goes to the workers. One per loop, its thread's
+ * model was measured to cost at load; everything else goes to the workers. One per loop, its thread's
  * alone. */
 #ifndef RANKD_SERVER_EXPRESS_H
 #define RANKD_SERVER_EXPRESS_H

@@ -15,6 +15,18 @@ struct rk_job_pool {
     uint32_t num_free, in_use;
 };
 
+void rk_job_begin(struct rk_job *job)
+{
+    atomic_store_explicit(&job->unsettled, job->request.num_candidates, memory_order_relaxed);
+    job->taken = 0;
+    job->place = 0;
+}
+
+bool rk_job_unwanted(const struct rk_job *job, uint64_t now_us)
+{
+    return atomic_load_explicit(&job->cancelled, memory_order_relaxed) || job->deadline_us <= now_us;
+}
+
 void rk_job_settle(struct rk_job *job, uint32_t count, enum rk_status status)
 {
     if (status != RK_OK) {

@@ -26,7 +26,7 @@ struct rk_job_pool;
 
 struct rk_job {
     struct rk_mail mail; /* first: how the settled job travels back to its loop */
-    struct rk_job *next; /* in the queue, in a batch's dropped list or in the pool */
+    struct rk_job *next; /* in the express lane, in a batch's dropped list or in the pool */
     struct rk_arena arena;
 
     /* Set by the loop before the job is queued, constant from then on. */
@@ -34,14 +34,15 @@ struct rk_job {
     struct rk_request request;
     float *logits;                       /* [num_candidates][num_heads] */
     uint64_t deadline_us;                /* monotonic; UINT64_MAX: none */
+    uint32_t priority;                   /* which class it is of (server/priorities.h) */
     void (*settled)(struct rk_job *job); /* by the thread that accounted for the last candidate */
     void *service;                       /* whose job it is */
     void *details;                       /* the service's own, in the arena */
     struct rk_job_cost *cost;            /* NULL unless the caller asked for it (server/job_cost.h) */
 
     /* Under the queue's lock. */
-    uint32_t slice_candidates; /* how many candidates one slice takes */
-    uint32_t taken;            /* candidates given to workers so far */
+    uint32_t taken; /* candidates given to workers so far */
+    uint32_t place; /* where it waits in its heap (server/deadline_heap.h); 0: it does not */
 
     /* Shared between the loop and the workers. */
     _Atomic uint32_t unsettled; /* candidates neither scored nor dropped */
@@ -51,6 +52,12 @@ struct rk_job {
     /* The loop's alone. */
     struct rk_call *call; /* NULL once the client has gone */
 };
+
+/* A filled job is about to be queued: none of its candidates is taken or settled. */
+void rk_job_begin(struct rk_job *job);
+
+/* Its client has gone, or its deadline has passed. */
+bool rk_job_unwanted(const struct rk_job *job, uint64_t now_us);
 
 /* Accounts for `count` candidates; the call that accounts for the last one runs job->settled. The job may be gone
  * afterwards. */

@@ -16,6 +16,7 @@
 #include "server/clock.h"
 #include "server/command_line.h"
 #include "server/compute.h"
+#include "server/cost_measure.h"
 #include "server/daemon.h"
 #include "server/log.h"
 #include "server/notify.h"
@@ -105,6 +106,9 @@ static void announce(const struct rk_daemon *daemon)
         rk_log(RK_LOG_INFO, "loaded model=%s version=%" PRId64 " in %s: %.1f MiB", served->name, served->version,
                rk_model_spec_formats(served->spec, formats, sizeof formats),
                (double)rk_model_bytes(served->model) / 1048576.0);
+        char cost[RK_COST_TEXT_BYTES];
+        rk_cost_curve_format(&served->cost, cost, sizeof cost);
+        rk_log(RK_LOG_INFO, "cost model=%s in %s", served->name, cost);
     }
     rk_row_memory_log(&daemon->registry);
     char models[1024];
@@ -152,6 +156,11 @@ static int run(const struct rk_command_line *line, struct rk_compute *compute, i
     enum rk_status status = rk_registry_open(line->options.model_repository, compute, &rows, &registry, &error);
     if (status != RK_OK)
         rk_log(RK_LOG_ERROR, "%s", error.text);
+    if (status == RK_OK && rk_cost_measure(&registry, (uint32_t)line->options.max_batch, &error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "%s", error.text);
+        rk_registry_close(&registry);
+        return EXIT_FAILED;
+    }
     if (line->check)
         rk_registry_print(&registry, stdout);
     if (line->check && status == RK_OK)

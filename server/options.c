@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "server/priorities.h"
+
 static const char *const log_levels[] = {"debug", "info", "warn", "error",
                                          NULL}; /* in the order of enum rk_log_level */
 
@@ -36,10 +38,12 @@ static const struct rk_option table[] = {
     TEXT(backend_path, "directory", "", "where plug-ins are looked for first; then " RANKD_PLUG_IN_FOLDER " and beside rankd"),
     TEXT(backend_options, "text", "", "for the backend's device; what it takes is the backend's own"),
     NUMBER(workers, "threads", 0, 512, "0", "compute threads; 0: one per processor, or as a plug-in asks"),
+    CHOICE(pin_workers, no_or_yes, "no", "keep each worker on one processor of those that rankd may use"),
+    TEXT(priority_weights, "NAME=WEIGHT,...", "interactive=8,batch=1", "priority classes of requests, the default first, and their shares of the workers"),
     NUMBER(event_loops, "threads", 1, 64, "1", "threads that talk to clients"),
     NUMBER(in_place_us, "us", 0, 1000, "20", "an event loop scores what takes less in all itself, without a worker; 0: never"),
-    NUMBER(max_batch, "candidates", 1, 65536, "512", "the most candidates in one engine run; larger requests are split"),
-    NUMBER(max_queued_requests, "requests", 1, 1000000, "1024", "per model; past it RESOURCE_EXHAUSTED"),
+    NUMBER(max_batch, "candidates", 1, 65536, "512", "the most candidates in one engine run; the measured cost may say less"),
+    NUMBER(max_queued_requests, "requests", 1, 1000000, "1024", "per model and priority; past it RESOURCE_EXHAUSTED"),
     NUMBER(retry_pushback_ms, "ms", 0, 60000, "50", "when a refused client may try again (grpc-retry-pushback-ms)"),
     NUMBER(max_candidates, "candidates", 1, 1048576, "65536", "the most candidates in one request"),
     NUMBER(max_ids, "ids", 1, 268435456, "4194304", "the most ids in one request, all features together"),
@@ -239,6 +243,10 @@ enum rk_status rk_options_check(const struct rk_options *options, struct rk_erro
                             "out",
                             options->shards > 0 ? "shards" : "shard_capacity_mib",
                             options->shards > 0 ? options->shards : options->shard_capacity_mib);
+    struct rk_priorities priorities;
+    const enum rk_status status = rk_priorities_parse(options->priority_weights, &priorities, error);
+    if (status != RK_OK)
+        return status;
     return rk_address_split(options->listen, host, sizeof host, port, sizeof port, error);
 }
 

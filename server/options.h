@@ -16,11 +16,13 @@ struct rk_options {
     char listen[RK_OPTION_TEXT_BYTES];
     char ready_file[RK_OPTION_TEXT_BYTES];
     char backend[RK_OPTION_TEXT_BYTES], backend_path[RK_OPTION_TEXT_BYTES], backend_options[RK_OPTION_TEXT_BYTES];
+    char priority_weights[RK_OPTION_TEXT_BYTES];
     uint64_t workers; /* 0: as the backend likes it, for the processor one each */
+    uint64_t pin_workers; /* 0: no, 1: yes */
     uint64_t event_loops;
     uint64_t in_place_us;
     uint64_t max_batch;
-    uint64_t max_queued_requests; /* per model */
+    uint64_t max_queued_requests; /* per model and priority */
     uint64_t retry_pushback_ms;
     uint64_t max_candidates, max_ids, max_message_bytes;
     uint64_t max_connections, max_streams;
@@ -65,7 +67,7 @@ enum rk_status rk_option_set(struct rk_options *options, const struct rk_option 
 /* The option's value as rk_option_set would take it. Returns the length as snprintf does. */
 int rk_option_format(const struct rk_options *options, const struct rk_option *option, char *text, size_t capacity);
 
-/* What cannot be judged value by value: required options, a listen address that parses. */
+/* What cannot be judged value by value: required options, a listen address and priorities that parse. */
 enum rk_status rk_options_check(const struct rk_options *options, struct rk_error *error);
 
 void rk_options_print_help(FILE *stream);   /* one paragraph per flag */

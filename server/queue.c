@@ -1,7 +1,6 @@
-/* A mutex, a condition and a list per model. Critical sections are a few list steps, so that the lock is nearly always
- * free; waiting workers sleep on the condition. A push wakes one sleeper; a worker that leaves work behind wakes the
- * next, so a burst, or one large request, spreads over the workers without waking more of them than there is work for.
- */
+/* A mutex, a condition and the schedule. Critical sections are short, so that the lock is nearly always free; waiting
+ * workers sleep on the condition. A push wakes one sleeper; a worker that leaves work behind wakes the next, so a
+ * burst, or one large request, spreads over the workers without waking more of them than there is work for. */
 #include "server/queue.h"
 
 #include <pthread.h>
@@ -10,24 +9,29 @@
 #include "server/clock.h"
 
 struct rk_queue {
-    struct rk_queue_config config;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    _Atomic uint32_t num_jobs; /* in all lanes; written under the lock, read without it for the status */
-    uint32_t sleepers;
-    uint32_t turn; /* the lane to look at first */
+    struct rk_schedule *schedule;
+    uint32_t num_sleepers;
     bool stopped;
-    struct rk_lane lanes[];
+    _Atomic uint64_t num_jobs, num_late; /* the schedule's, for those without the lock */
 };
 
-enum rk_status rk_queue_create(const struct rk_queue_config *config, struct rk_queue **queue, struct rk_error *error)
+enum rk_status rk_queue_create(const struct rk_schedule_config *config, struct rk_queue **result,
+                               struct rk_error *error)
 {
-    *queue = calloc(1, sizeof **queue + config->num_models * sizeof(struct rk_lane));
-    if (*queue == NULL)
+    *result = NULL;
+    struct rk_queue *queue = calloc(1, sizeof *queue);
+    if (queue == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "failed to make the queue: out of memory");
-    (*queue)->config = *config;
-    pthread_mutex_init(&(*queue)->lock, NULL);
-    pthread_cond_init(&(*queue)->work, NULL);
+    const enum rk_status status = rk_schedule_create(config, &queue->schedule, error);
+    if (status != RK_OK) {
+        free(queue);
+        return status;
+    }
+    pthread_mutex_init(&queue->lock, NULL);
+    pthread_cond_init(&queue->work, NULL);
+    *result = queue;
     return RK_OK;
 }
 
@@ -37,66 +41,58 @@ void rk_queue_destroy(struct rk_queue *queue)
         return;
     pthread_cond_destroy(&queue->work);
     pthread_mutex_destroy(&queue->lock);
+    rk_schedule_destroy(queue->schedule);
     free(queue);
+}
+
+/* Before the lock is given back. */
+static void publish(struct rk_queue *queue)
+{
+    atomic_store_explicit(&queue->num_jobs, rk_schedule_num_jobs(queue->schedule), memory_order_relaxed);
+    atomic_store_explicit(&queue->num_late, rk_schedule_num_late(queue->schedule), memory_order_relaxed);
 }
 
 enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_t now_us)
 {
-    if (job->deadline_us <= now_us)
-        return RK_DEADLINE;
-    struct rk_lane *lane = &queue->lanes[job->model->index];
-    enum rk_status status = RK_OK;
-    bool wake = false;
     pthread_mutex_lock(&queue->lock);
-    if (queue->stopped) {
-        status = RK_CANCELLED;
-    } else if (lane->num_jobs >= queue->config.max_jobs) {
-        status = RK_EXHAUSTED;
-    } else {
-        rk_lane_append(lane, job, queue->config.max_batch);
-        atomic_fetch_add_explicit(&queue->num_jobs, 1, memory_order_relaxed);
-        wake = queue->sleepers > 0;
-    }
+    const enum rk_status status = queue->stopped ? RK_CANCELLED : rk_schedule_add(queue->schedule, job, now_us);
+    const bool wake = status == RK_OK && queue->num_sleepers > 0;
+    publish(queue);
     pthread_mutex_unlock(&queue->lock);
     if (wake)
         pthread_cond_signal(&queue->work);
     return status;
 }
 
-static struct rk_lane *next_lane(struct rk_queue *queue)
+void rk_queue_cancel(struct rk_queue *queue, struct rk_job *job)
 {
-    for (uint32_t i = 0; i < queue->config.num_models; i++) {
-        uint32_t index = (queue->turn + i) % queue->config.num_models;
-        if (queue->lanes[index].oldest != NULL) {
-            queue->turn = (index + 1) % queue->config.num_models;
-            return &queue->lanes[index];
-        }
-    }
-    return NULL;
+    const uint64_t now_us = rk_clock_us();
+    pthread_mutex_lock(&queue->lock);
+    const uint32_t left = job->request.num_candidates - job->taken;
+    const bool removed = rk_schedule_remove(queue->schedule, job, now_us);
+    publish(queue);
+    pthread_mutex_unlock(&queue->lock);
+    if (removed)
+        rk_job_settle(job, left, RK_CANCELLED);
 }
 
-bool rk_queue_take(struct rk_queue *queue, struct rk_batch *batch, uint32_t *model)
+bool rk_queue_take(struct rk_queue *queue, struct rk_batch *batch)
 {
     pthread_mutex_lock(&queue->lock);
-    struct rk_lane *lane;
-    while ((lane = next_lane(queue)) == NULL && !queue->stopped) {
-        queue->sleepers++;
+    rk_schedule_learn(queue->schedule, batch);
+    bool filled;
+    while (!(filled = rk_schedule_fill(queue->schedule, batch, rk_clock_us(), queue->num_sleepers)) &&
+           !queue->stopped) {
+        queue->num_sleepers++;
         pthread_cond_wait(&queue->work, &queue->lock);
-        queue->sleepers--;
+        queue->num_sleepers--;
     }
-    bool wake = false;
-    if (lane != NULL) {
-        uint32_t before = lane->num_jobs;
-        rk_batch_fill(batch, lane, rk_clock_us());
-        uint32_t left = atomic_fetch_sub_explicit(&queue->num_jobs, before - lane->num_jobs, memory_order_relaxed) -
-                        (before - lane->num_jobs);
-        wake = left > 0 && queue->sleepers > 0;
-        *model = (uint32_t)(lane - queue->lanes);
-    }
+    const bool wake = rk_schedule_num_jobs(queue->schedule) > 0 && queue->num_sleepers > 0;
+    publish(queue);
     pthread_mutex_unlock(&queue->lock);
     if (wake)
         pthread_cond_signal(&queue->work);
-    return lane != NULL;
+    return filled;
 }
 
 void rk_queue_stop(struct rk_queue *queue)
@@ -107,7 +103,12 @@ void rk_queue_stop(struct rk_queue *queue)
     pthread_cond_broadcast(&queue->work);
 }
 
-uint64_t rk_queue_depth(struct rk_queue *queue)
+uint64_t rk_queue_num_jobs(const struct rk_queue *queue)
 {
     return atomic_load_explicit(&queue->num_jobs, memory_order_relaxed);
+}
+
+uint64_t rk_queue_num_late(const struct rk_queue *queue)
+{
+    return atomic_load_explicit(&queue->num_late, memory_order_relaxed);
 }

@@ -1,37 +1,39 @@
-/* The queue between event loops and compute workers: one bounded lane per model, one lock for all of them.
+/* The queue between event loops and compute workers: the schedule (server/schedule.h), one lock for all of it, and
+ * sleeping workers.
  *
- * Lock order: the queue's lock is taken alone; nothing is called under it but list work. */
+ * Lock order: the queue's lock is taken alone; nothing is called under it but the schedule. */
 #ifndef RANKD_SERVER_QUEUE_H
 #define RANKD_SERVER_QUEUE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "server/batch.h"
-#include "server/job.h"
+#include "server/schedule.h"
 
 struct rk_queue;
 
-struct rk_queue_config {
-    uint32_t num_models;
-    uint32_t max_jobs;  /* per model */
-    uint32_t max_batch; /* candidates */
-};
+enum rk_status rk_queue_create(const struct rk_schedule_config *config, struct rk_queue **queue,
+                               struct rk_error *error);
+void rk_queue_destroy(struct rk_queue *queue); /* must be empty, its workers gone; NULL is allowed */
 
-enum rk_status rk_queue_create(const struct rk_queue_config *config, struct rk_queue **queue, struct rk_error *error);
-void rk_queue_destroy(struct rk_queue *queue); /* must be empty, its workers gone */
-
-/* Queues a filled job in its model's lane. RK_EXHAUSTED: the lane is full; RK_DEADLINE: it is too late already;
- * RK_CANCELLED: the queue was stopped. On failure the job is still the caller's. */
+/* Queues a filled job. RK_EXHAUSTED, RK_DEADLINE: as rk_schedule_add; RK_CANCELLED: the queue was stopped. On failure
+ * the job is still the caller's. */
 enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_t now_us);
 
-/* Waits for work and fills the batch from one model's lane, whose index is written to *model; lanes take turns. The
- * batch may hold dropped jobs only. Returns false once the queue was stopped and is empty. */
-bool rk_queue_take(struct rk_queue *queue, struct rk_batch *batch, uint32_t *model);
+/* Settles what no worker has taken of a job that nobody waits for any more; nothing if all of it is, or if it was never
+ * queued. By the thread that pushed it. */
+void rk_queue_cancel(struct rk_queue *queue, struct rk_job *job);
+
+/* Learns from the batch what its last run took, waits for work and fills it again. Returns false once the queue was
+ * stopped and is empty. */
+bool rk_queue_take(struct rk_queue *queue, struct rk_batch *batch);
 
 /* Workers empty the queue and leave. */
 void rk_queue_stop(struct rk_queue *queue);
 
-uint64_t rk_queue_depth(struct rk_queue *queue); /* jobs waiting, all models */
+/* By any thread. */
+uint64_t rk_queue_num_jobs(const struct rk_queue *queue); /* waiting, of all models */
+uint64_t
+rk_queue_num_late(const struct rk_queue *queue); /* never computed because of their deadline, since it was made */
 
 #endif

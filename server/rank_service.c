@@ -20,6 +20,7 @@
 #include "server/rank_answer.h"
 
 #define MAX_REQUEST_ID_BYTES 128
+#define LATE_TEXT            "the deadline passed before the work began, or left too little time for it"
 
 /* ---- ending a call ---- */
 
@@ -48,7 +49,7 @@ static const char *failure_text(const struct rk_job *job, enum rk_status status)
         return details->error.text;
     switch (status) {
     case RK_DEADLINE:
-        return "the deadline passed before the work began";
+        return LATE_TEXT;
     case RK_CORRUPT:
         return "the model's files were damaged while it was served; its scores cannot be trusted";
     case RK_CANCELLED:
@@ -107,6 +108,7 @@ static void cancelled(void *argument, struct rk_call *call)
         return;
     job->call = NULL;
     atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
+    rk_queue_cancel(service->queue, job);
 }
 
 /* ---- from the message to the job ---- */
@@ -173,7 +175,9 @@ static enum rk_status fill(struct rk_rank_service *service, struct rk_job *job, 
     if (id_bytes > MAX_REQUEST_ID_BYTES)
         return rk_error_set(error, RK_INVALID, "request_id is %zu bytes long; at most %d are echoed", id_bytes,
                             MAX_REQUEST_ID_BYTES);
-    enum rk_status status = find_model(service, message, &job->model, error);
+    enum rk_status status = rk_priorities_find(service->priorities, message->priority, &job->priority, error);
+    if (status == RK_OK)
+        status = find_model(service, message, &job->model, error);
     if (status != RK_OK)
         return status;
     const struct rk_model_spec *spec = job->model->spec;
@@ -255,10 +259,11 @@ static void message(void *argument, struct rk_call *call, const uint8_t *bytes, 
         rk_call_set_data(call, NULL);
     }
     if (status == RK_EXHAUSTED && error.status == RK_OK) {
-        rk_error_set(&error, status, "the queue of model '%s' is full", job->model->name);
+        rk_error_set(&error, status, "the queue of model '%s' for %s requests is full",
+                     job->model->name, service->priorities->classes[job->priority].name);
         rk_call_add_trailer(call, "grpc-retry-pushback-ms", service->pushback_ms);
     } else if (status == RK_DEADLINE) {
-        rk_error_set(&error, status, "the deadline passed before the work began");
+        rk_error_set(&error, status, LATE_TEXT);
     } else if (status == RK_CANCELLED) {
         rk_error_set(&error, status, "the server is stopping");
     }

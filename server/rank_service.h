@@ -9,6 +9,7 @@
 #include "server/express.h"
 #include "server/grpc/session.h"
 #include "server/loop.h"
+#include "server/priorities.h"
 #include "server/queue.h"
 #include "server/registry.h"
 
@@ -17,6 +18,7 @@ struct rk_rank_service {
     const struct rk_registry *registry;
     struct rk_express *express;
     struct rk_queue *queue;
+    const struct rk_priorities *priorities;
     struct rk_model_counters *models; /* [registry->num_models] */
     struct rk_request_limits limits;
     char pushback_ms[16]; /* the retry hint, as it is sent */

@@ -382,4 +382,9 @@ void rk_registry_print(const struct rk_registry *registry, FILE *stream)
                 model->spec->num_tables, model->spec->num_features, model->spec->num_heads,
                 rk_model_bytes(model->model));
     }
+    for (uint32_t i = 0; i < registry->num_models; i++) {
+        char cost[RK_COST_TEXT_BYTES];
+        rk_cost_curve_format(&registry->models[i].cost, cost, sizeof cost);
+        fprintf(stream, "cost of %s in %s\n", registry->models[i].name, cost);
+    }
 }

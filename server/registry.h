@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "quant/base/status.h"
 #include "server/compute.h"
+#include "server/cost_curve.h"
 
 struct rk_served_model {
     char name[RK_MAX_NAME_BYTES + 1]; /* of its directory */
@@ -17,6 +18,7 @@ struct rk_served_model {
     struct rk_model *model;
     struct rk_loaded *loaded; /* in the backend's device */
     const struct rk_model_spec *spec;
+    struct rk_cost_curve cost; /* what its batches take; all zero until rk_cost_measure() */
 };
 
 struct rk_registry {
@@ -45,7 +47,7 @@ const struct rk_served_model *rk_registry_find(const struct rk_registry *registr
 /* "steam version 1, dot version 3": what a caller who asked for something else is told. */
 void rk_registry_list(const struct rk_registry *registry, char *text, size_t capacity);
 
-/* A table of what is served, for --check. */
+/* What is served and what it was measured to cost, for --check. */
 void rk_registry_print(const struct rk_registry *registry, FILE *stream);
 
 #endif

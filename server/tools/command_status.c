@@ -54,6 +54,7 @@ static json_t *model_json(const Rankd__V1__ModelStatus *model)
     json_object_set_new(object, "heads", heads);
     json_object_set_new(object, "value_models", value_models);
     json_object_set_new(object, "default_value_model", json_string(model->default_value_model));
+    json_object_set_new(object, "cost", json_string(model->cost));
     return object;
 }
 
@@ -73,6 +74,7 @@ static void print_status_json(const Rankd__V1__StatusResponse *status)
         {"batched_candidates", status->batched_candidates},
         {"batched_requests", status->batched_requests},
         {"queued", status->queued},
+        {"late", status->late},
     };
     json_t *object = json_object(), *models = json_array();
     json_object_set_new(object, "build", json_string(status->build));
@@ -100,9 +102,9 @@ static void print_status(const char *target, const Rankd__V1__StatusResponse *st
     printf("  backend      %s\n", status->backend);
     printf("  threads      %u workers, %u event loops\n", status->workers, status->event_loops);
     printf("  connections  %llu open\n", (unsigned long long)status->connections);
-    printf("  requests     %llu answered, %llu of them with errors, %llu waiting\n",
+    printf("  requests     %llu answered, %llu of them with errors, %llu too late to compute, %llu waiting\n",
            (unsigned long long)status->requests, (unsigned long long)status->request_errors,
-           (unsigned long long)status->queued);
+           (unsigned long long)status->late, (unsigned long long)status->queued);
     printf("  batches      %llu, on average %.2f requests and %.1f candidates\n", (unsigned long long)status->batches,
            ratio(status->batched_requests, status->batches), ratio(status->batched_candidates, status->batches));
     printf("models\n");
@@ -119,6 +121,7 @@ static void print_status(const char *target, const Rankd__V1__StatusResponse *st
         if (model->out_of_range_ids > 0)
             printf("; %llu ids were outside their table", (unsigned long long)model->out_of_range_ids);
         printf("%s%s\n", model->detail[0] != '\0' ? "; " : "", model->detail);
+        printf("    %s\n", model->cost);
     }
     if (status->n_models == 0)
         printf("  none: put a package at <model repository>/<name>/<version> and start rankd again\n");

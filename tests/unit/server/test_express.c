@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "model/synth.h"
+#include "server/cost_measure.h"
 #include "server/express.h"
 
 #define MANY 64
@@ -53,6 +54,7 @@ static void init(void)
     cr_assert_eq(rk_synth(&options, &error), RK_OK, "%s", error.text);
     cr_assert_eq(rk_compute_open("cpu", "", "", &compute, &error), RK_OK, "%s", error.text);
     cr_assert_eq(rk_registry_open(repository, &compute, &mapped_rows, &registry, &error), RK_OK, "%s", error.text);
+    cr_assert_eq(rk_cost_measure(&registry, MANY, &error), RK_OK, "%s", error.text);
     rk_arena_init(&arena, 64 << 10);
 }
 

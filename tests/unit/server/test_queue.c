@@ -1,19 +1,21 @@
-/* The queue and the batches that are made of it, with jobs that have no call. */
+/* The queue and its threads, with jobs that have no call. What it gives to whom is test_schedule.c's. */
 #include <criterion/criterion.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "server/clock.h"
 #include "server/queue.h"
+#include "tests/unit/random.h"
 
 #define MAX_BATCH 16
-#define FAR_US    (rk_clock_us() + 1000000000u)
 
 static const struct rk_model_spec spec = {.num_heads = 2};
-static const struct rk_served_model models[2] = {{.index = 0, .spec = &spec}, {.index = 1, .spec = &spec}};
+static const struct rk_cost_curve cost = {
+    .num_points = 2, .candidates = {1, MAX_BATCH}, .ns = {1000, 1000 * MAX_BATCH}, .full = MAX_BATCH, .least = 1};
+static const struct rk_served_model models[2] = {{.index = 0, .spec = &spec, .cost = cost},
+                                                 {.index = 1, .spec = &spec, .cost = cost}};
+static const struct rk_priorities priorities = {.count = 2, .classes = {{"interactive", 8}, {"batch", 1}}};
 static atomic_uint num_settled;
 
 static void settled(struct rk_job *job)
@@ -25,7 +27,12 @@ static void settled(struct rk_job *job)
 static struct rk_queue *make_queue(uint32_t max_jobs)
 {
     struct rk_queue *queue = NULL;
-    struct rk_queue_config config = {.num_models = 2, .max_jobs = max_jobs, .max_batch = MAX_BATCH};
+    const struct rk_schedule_config config = {.models = models,
+                                              .num_models = 2,
+                                              .priorities = &priorities,
+                                              .max_jobs = max_jobs,
+                                              .max_batch = MAX_BATCH,
+                                              .num_workers = 4};
     cr_assert_eq(rk_queue_create(&config, &queue, NULL), RK_OK);
     atomic_store(&num_settled, 0);
     return queue;
@@ -45,161 +52,73 @@ static enum rk_status push(struct rk_queue *queue, struct rk_job *job)
     return rk_queue_push(queue, job, rk_clock_us());
 }
 
-Test(queue, small_requests_of_one_model_share_a_batch_in_order)
+Test(queue, what_is_pushed_is_taken_and_counted_while_it_waits)
 {
     struct rk_queue *queue = make_queue(100);
     struct rk_batch batch;
     struct rk_job jobs[3];
-    uint32_t model;
     cr_assert_eq(rk_batch_init(&batch, MAX_BATCH, NULL), RK_OK);
     for (uint32_t i = 0; i < 3; i++) {
         init_job(&jobs[i], 0, i + 1, UINT64_MAX);
         cr_assert_eq(push(queue, &jobs[i]), RK_OK);
     }
-    cr_expect_eq(rk_queue_depth(queue), 3);
-    cr_assert(rk_queue_take(queue, &batch, &model));
-    cr_expect_eq(model, 0);
+    cr_expect_eq(rk_queue_num_jobs(queue), 3);
+    cr_assert(rk_queue_take(queue, &batch));
     cr_expect_eq(batch.num_slices, 3);
-    cr_expect_eq(batch.num_candidates, 6);
-    for (uint32_t i = 0; i < 3; i++)
-        cr_expect_eq(batch.jobs[i], &jobs[i]);
+    cr_expect_eq(rk_queue_num_jobs(queue), 0);
     rk_batch_settle(&batch, RK_OK);
     cr_expect_eq(atomic_load(&num_settled), 3);
-    cr_expect_eq(rk_queue_depth(queue), 0);
     rk_batch_deinit(&batch);
     rk_queue_destroy(queue);
 }
 
-Test(queue, models_take_turns_and_never_share_a_batch)
-{
-    struct rk_queue *queue = make_queue(100);
-    struct rk_batch batch;
-    struct rk_job jobs[4];
-    uint32_t model, order[2];
-    cr_assert_eq(rk_batch_init(&batch, MAX_BATCH, NULL), RK_OK);
-    for (uint32_t i = 0; i < 4; i++) {
-        init_job(&jobs[i], i % 2, 1, UINT64_MAX);
-        cr_assert_eq(push(queue, &jobs[i]), RK_OK);
-    }
-    for (uint32_t i = 0; i < 2; i++) {
-        cr_assert(rk_queue_take(queue, &batch, &model));
-        cr_expect_eq(batch.num_slices, 2, "%u slices", batch.num_slices);
-        for (uint32_t s = 0; s < batch.num_slices; s++)
-            cr_expect_eq(batch.jobs[s]->model->index, model);
-        order[i] = model;
-        rk_batch_settle(&batch, RK_OK);
-    }
-    cr_expect_neq(order[0], order[1]);
-    rk_batch_deinit(&batch);
-    rk_queue_destroy(queue);
-}
-
-Test(queue, slices_of_a_large_request_are_even_and_cover_it_once)
-{
-    for (uint32_t candidates = 1; candidates <= 5 * MAX_BATCH + 1; candidates++) {
-        struct rk_queue *queue = make_queue(100);
-        struct rk_batch batch;
-        struct rk_job job;
-        uint32_t model, next = 0, least = UINT32_MAX, most = 0;
-        float logits[2 * (5 * MAX_BATCH + 1)];
-        cr_assert_eq(rk_batch_init(&batch, MAX_BATCH, NULL), RK_OK);
-        init_job(&job, 0, candidates, UINT64_MAX);
-        job.logits = logits;
-        cr_assert_eq(push(queue, &job), RK_OK);
-        while (next < candidates) {
-            cr_assert_eq(atomic_load(&num_settled), 0, "settled after %u of %u", next, candidates);
-            cr_assert(rk_queue_take(queue, &batch, &model));
-            cr_assert_eq(batch.num_slices, 1);
-            cr_assert_eq(batch.slices[0].first, next);
-            cr_assert_eq(batch.slices[0].logits, logits + 2 * next);
-            cr_assert_leq(batch.slices[0].count, MAX_BATCH);
-            next += batch.slices[0].count;
-            least = batch.slices[0].count < least ? batch.slices[0].count : least;
-            most = batch.slices[0].count > most ? batch.slices[0].count : most;
-            rk_batch_settle(&batch, RK_OK);
-        }
-        cr_assert_eq(next, candidates);
-        cr_assert_eq(atomic_load(&num_settled), 1);
-        uint32_t parts = (candidates + MAX_BATCH - 1) / MAX_BATCH;
-        cr_assert_leq(most - least, parts, "%u candidates: slices of %u and of %u", candidates, most, least);
-        rk_batch_deinit(&batch);
-        rk_queue_destroy(queue);
-    }
-}
-
-Test(queue, a_full_lane_refuses_and_leaves_the_other_models_alone)
-{
-    struct rk_queue *queue = make_queue(2);
-    struct rk_job jobs[4];
-    for (uint32_t i = 0; i < 3; i++)
-        init_job(&jobs[i], 0, 1, UINT64_MAX);
-    init_job(&jobs[3], 1, 1, UINT64_MAX);
-    cr_expect_eq(push(queue, &jobs[0]), RK_OK);
-    cr_expect_eq(push(queue, &jobs[1]), RK_OK);
-    cr_expect_eq(push(queue, &jobs[2]), RK_EXHAUSTED);
-    cr_expect_eq(push(queue, &jobs[3]), RK_OK);
-    rk_queue_destroy(queue);
-}
-
-Test(queue, an_expired_request_is_refused_at_the_door)
+Test(queue, an_expired_request_is_refused_at_the_door_and_counted)
 {
     struct rk_queue *queue = make_queue(2);
     struct rk_job job;
     init_job(&job, 0, 1, rk_clock_us());
     cr_expect_eq(push(queue, &job), RK_DEADLINE);
-    cr_expect_eq(rk_queue_depth(queue), 0);
+    cr_expect_eq(rk_queue_num_jobs(queue), 0);
+    cr_expect_eq(rk_queue_num_late(queue), 1);
     rk_queue_destroy(queue);
 }
 
-Test(queue, requests_that_expire_or_are_cancelled_while_they_wait_are_never_computed)
+Test(queue, a_request_that_is_cancelled_while_it_waits_is_settled_at_once)
 {
-    struct rk_queue *queue = make_queue(100);
-    struct rk_batch batch;
-    struct rk_job jobs[4];
-    uint32_t model;
-    cr_assert_eq(rk_batch_init(&batch, MAX_BATCH, NULL), RK_OK);
-    for (uint32_t i = 0; i < 4; i++)
-        init_job(&jobs[i], 0, 2, FAR_US);
-    jobs[1].deadline_us = 1000;
-    for (uint32_t i = 0; i < 4; i++)
-        cr_assert_eq(rk_queue_push(queue, &jobs[i], 0), RK_OK); /* at a time when none was late */
-    atomic_store(&jobs[2].cancelled, true);
-    cr_assert(rk_queue_take(queue, &batch, &model));
-    cr_expect_eq(batch.num_slices, 2);
-    cr_expect_eq(batch.jobs[0], &jobs[0]);
-    cr_expect_eq(batch.jobs[1], &jobs[3]);
-    rk_batch_settle_dropped(&batch);
-    cr_expect_eq(atomic_load(&num_settled), 2);
-    cr_expect_eq(atomic_load(&jobs[1].status), RK_DEADLINE);
-    cr_expect_eq(atomic_load(&jobs[2].status), RK_CANCELLED);
-    rk_batch_settle(&batch, RK_OK);
-    cr_expect_eq(atomic_load(&num_settled), 4);
-    cr_expect_eq(atomic_load(&jobs[0].status), RK_OK);
-    rk_batch_deinit(&batch);
+    struct rk_queue *queue = make_queue(2);
+    struct rk_job jobs[2];
+    for (int i = 0; i < 2; i++) {
+        init_job(&jobs[i], 0, 3, UINT64_MAX);
+        cr_assert_eq(push(queue, &jobs[i]), RK_OK);
+    }
+    rk_queue_cancel(queue, &jobs[0]);
+    cr_expect_eq(atomic_load(&num_settled), 1);
+    cr_expect_eq(atomic_load(&jobs[0].status), RK_CANCELLED);
+    cr_expect_eq(rk_queue_num_jobs(queue), 1);
+    cr_expect_eq(rk_queue_num_late(queue), 0);
+    rk_queue_cancel(queue, &jobs[0]); /* it is nowhere any more */
+    cr_expect_eq(atomic_load(&num_settled), 1);
+    rk_queue_cancel(queue, &jobs[1]);
+    cr_expect_eq(rk_queue_num_jobs(queue), 0);
     rk_queue_destroy(queue);
 }
 
 Test(queue, a_large_request_that_is_cancelled_half_way_settles_once)
 {
     struct rk_queue *queue = make_queue(100);
-    struct rk_batch first, second;
+    struct rk_batch batch;
     struct rk_job job;
-    uint32_t model;
-    cr_assert_eq(rk_batch_init(&first, MAX_BATCH, NULL), RK_OK);
-    cr_assert_eq(rk_batch_init(&second, MAX_BATCH, NULL), RK_OK);
+    cr_assert_eq(rk_batch_init(&batch, MAX_BATCH, NULL), RK_OK);
     init_job(&job, 0, 3 * MAX_BATCH, UINT64_MAX);
     cr_assert_eq(push(queue, &job), RK_OK);
-    cr_assert(rk_queue_take(queue, &first, &model));
-    atomic_store(&job.cancelled, true);
-    cr_assert(rk_queue_take(queue, &second, &model));
-    cr_expect_eq(second.num_slices, 0);
-    rk_batch_settle_dropped(&second);
+    cr_assert(rk_queue_take(queue, &batch));
+    rk_queue_cancel(queue, &job);
     cr_expect_eq(atomic_load(&num_settled), 0, "settled while a slice is still being computed");
-    rk_batch_settle(&first, RK_OK);
+    rk_batch_settle(&batch, RK_OK);
     cr_expect_eq(atomic_load(&num_settled), 1);
     cr_expect_eq(atomic_load(&job.status), RK_CANCELLED);
-    rk_batch_deinit(&first);
-    rk_batch_deinit(&second);
+    cr_expect_eq(rk_queue_num_jobs(queue), 0);
+    rk_batch_deinit(&batch);
     rk_queue_destroy(queue);
 }
 
@@ -229,13 +148,13 @@ static void *work(void *argument)
 {
     struct crew *crew = argument;
     struct rk_batch batch;
-    uint32_t model;
     cr_assert_eq(rk_batch_init(&batch, MAX_BATCH, NULL), RK_OK);
-    while (rk_queue_take(crew->queue, &batch, &model)) {
+    while (rk_queue_take(crew->queue, &batch)) {
         rk_batch_settle_dropped(&batch);
         for (uint32_t i = 0; i < batch.num_slices; i++)
             atomic_fetch_add(&crew->candidates, batch.slices[i].count);
         rk_batch_settle(&batch, RK_OK);
+        batch.took_ns = 1;
     }
     rk_batch_deinit(&batch);
     return NULL;
@@ -243,28 +162,34 @@ static void *work(void *argument)
 
 Test(queue, many_workers_settle_every_job_once_and_leave_when_it_stops, .timeout = 120)
 {
-    const char *given = getenv("RANKD_SEED");
-    unsigned seed = given != NULL ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid();
-    printf("seed %u\n", seed);
+    struct random random = random_from_seed();
     struct crew crew = {.queue = make_queue(JOBS)};
     struct rk_job *jobs = calloc(JOBS, sizeof *jobs);
     float *logits = calloc(2 * 4 * MAX_BATCH, sizeof *logits);
     pthread_t threads[4];
-    unsigned expected = 0;
+    unsigned least = 0, most = 0;
     cr_assert(jobs != NULL && logits != NULL);
     for (int i = 0; i < 4; i++)
         cr_assert_eq(pthread_create(&threads[i], NULL, work, &crew), 0);
     for (uint32_t i = 0; i < JOBS; i++) {
-        init_job(&jobs[i], (uint32_t)rand_r(&seed) % 2, 1 + (uint32_t)rand_r(&seed) % (4 * MAX_BATCH), UINT64_MAX);
+        const uint64_t deadline_us = random_below(&random, 2) ? UINT64_MAX : rk_clock_us() + 600000000u;
+        init_job(&jobs[i], (uint32_t)random_below(&random, 2), (uint32_t)random_between(&random, 1, 4 * MAX_BATCH),
+                 deadline_us);
         jobs[i].logits = logits;
-        expected += jobs[i].request.num_candidates;
+        jobs[i].priority = (uint32_t)random_below(&random, 2);
         cr_assert_eq(push(crew.queue, &jobs[i]), RK_OK);
+        most += jobs[i].request.num_candidates;
+        if (random_below(&random, 4) == 0)
+            rk_queue_cancel(crew.queue, &jobs[i]); /* all of it, some of it or nothing is still there */
+        else
+            least += jobs[i].request.num_candidates;
     }
     rk_queue_stop(crew.queue);
     for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
-    cr_expect_eq(atomic_load(&num_settled), JOBS);
-    cr_expect_eq(atomic_load(&crew.candidates), expected);
+    cr_expect_eq(atomic_load(&num_settled), JOBS, "%u", atomic_load(&num_settled));
+    cr_expect_geq(atomic_load(&crew.candidates), least);
+    cr_expect_leq(atomic_load(&crew.candidates), most);
     struct rk_job late;
     init_job(&late, 0, 1, UINT64_MAX);
     cr_expect_eq(push(crew.queue, &late), RK_CANCELLED);
