@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/columns.h"
 #include "model/engine.h"
-#include "model/interaction.h"
 #include "model/jsonl.h"
 #include "model/quantize_towers.h"
 
@@ -27,8 +27,8 @@ struct watching {
     size_t num_layers;
 };
 
-static void see(void *context, enum rk_stage stage, uint32_t index, const float *values, uint32_t rows,
-                uint32_t columns, size_t stride)
+static void see(void *context, enum rk_stage stage, uint32_t index, uint32_t first_column, const float *values,
+                uint32_t rows, uint32_t columns, size_t stride)
 {
     struct watching *watching = context;
     struct watched_layer *layer = watching->layers, *end = layer + watching->num_layers;
@@ -40,7 +40,7 @@ static void see(void *context, enum rk_stage stage, uint32_t index, const float 
     const float bins_per_unit = (float)BINS / (seen->high - seen->low);
     for (uint32_t r = 0; r < rows; r++, values += stride)
         for (uint32_t c = 0; c < columns; c++) {
-            const float value = layer->gains != NULL ? values[c] * layer->gains[c] : values[c];
+            const float value = layer->gains != NULL ? values[c] * layer->gains[first_column + c] : values[c];
             if (layer->counts == NULL) {
                 seen->low = fminf(seen->low, value);
                 seen->high = fmaxf(seen->high, value);
@@ -87,24 +87,21 @@ static enum rk_status find_gains(struct watching *watching, const struct rk_mode
                                  struct rk_error *error)
 {
     const struct rk_model_spec *spec = rk_model_spec_of(model);
-    const uint32_t top_in = rk_model_spec_widths(spec).top_in;
-    uint32_t *order = rk_arena_array(arena, top_in, sizeof *order);
-    if (order == NULL)
-        goto no_memory;
-    rk_interaction_order(spec, order);
     for (size_t l = 0; l < watching->num_layers; l++) {
         const struct rk_layer_use *use = &watching->layers[l].use;
         const struct rk_tensor_spec *weight = &use->layer->weight;
         if (!rk_layer_takes_gains(use) || use->layer->format != RK_DENSE_F32)
             continue;
+        uint32_t *order = rk_arena_array(arena, weight->columns, sizeof *order);
         float *gains = rk_arena_array(arena, weight->columns, sizeof *gains);
         float *ordered = rk_arena_array(arena, weight->columns, sizeof *ordered);
-        if (gains == NULL || ordered == NULL)
+        if (order == NULL || gains == NULL || ordered == NULL)
             goto no_memory;
         rk_layer_gains((const float *)((const unsigned char *)rk_model_weights(model) + weight->offset), weight->rows,
                        weight->columns, gains);
+        rk_layer_columns(spec, use, order);
         for (uint32_t c = 0; c < weight->columns; c++)
-            ordered[c] = gains[use->stage == RK_STAGE_TOP ? order[c] : c];
+            ordered[c] = gains[order[c]];
         watching->layers[l].gains = ordered;
     }
     return RK_OK;

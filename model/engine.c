@@ -1,14 +1,18 @@
 /* The engine: slices of requests in, logits out.
  *
  * The candidates of all slices, one after the other, go through in tiles of a fixed number of rows, so that scratch
- * memory is bounded and activations stay in cache. A tile is cut into segments, one per request that takes part. Per
- * tile:
+ * memory is bounded and activations stay in cache. A tile is cut into segments, one per request that takes part. What
+ * depends on the context alone is computed once per request, and carried along by a request that goes on in the next
+ * tile. Per tile:
  *
- *   1. context features, once per segment      -> context   [segments][context_stride]
+ *   1. context features, once per request      -> context   [segments][context_stride]
  *   2. candidate features                      -> candidate [rows][candidate_stride]
- *   3. bottom MLP, once per segment when no candidate brings dense values -> its column in one of the two
+ *   3. bottom MLP, once per request when no candidate brings dense values -> its column in one of the two
  *   4. interaction                             -> top_in    [rows], in the format of the top MLP's first layer
  *   5. top MLP                                 -> logits    [rows][heads], then out to the slices
+ *
+ * Where a layer reads both sides, its context's part runs once per request, and the candidates' rows go on from what it
+ * gave (model/context_part.h).
  *
  * Each number is one fixed chain of operations, wherever its row lies in a tile and whatever else is in it.
  *
@@ -24,6 +28,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "model/context_part.h"
 #include "model/interaction.h"
 #include "model/scratch.h"
 #include "model/tower.h"
@@ -40,6 +45,7 @@ struct rk_engine {
     struct rk_model_widths widths;
     struct rk_interaction *interaction;
     struct rk_tower bottom, top;
+    struct rk_context_part bottom_context;
     uint32_t max_batch, tile_rows;
     uint32_t context_stride, candidate_stride;
     struct rk_engine_counters counters;
@@ -51,6 +57,7 @@ struct rk_engine {
     float *dense, *context, *candidate, *logits;
     struct rk_matrix bottom_in, top_in;
     struct rk_segment *segments;
+    uint32_t *segment_of;   /* [rows] */
     struct rk_slice *parts; /* parts[s]: the candidates of segment s and where their logits go */
 };
 
@@ -66,9 +73,11 @@ static size_t cut_memory(struct rk_engine *engine, uint32_t rows, unsigned char 
     engine->top_in = rk_scratch_cut_matrix(&scratch, rows, rk_linear_row_bytes(engine->top.layers[0]));
     engine->logits = rk_scratch_cut(&scratch, (size_t)rows * engine->spec->num_heads, sizeof(float));
     engine->segments = rk_scratch_cut(&scratch, rows, sizeof *engine->segments);
+    engine->segment_of = rk_scratch_cut(&scratch, rows, sizeof *engine->segment_of);
     engine->parts = rk_scratch_cut(&scratch, rows, sizeof *engine->parts);
     /* The interaction relies on zeros in its padding; the towers on nothing, so both may have the same memory. */
     rk_interaction_cut(engine->interaction, rows, &scratch);
+    rk_context_part_cut(&engine->bottom_context, rows, &scratch);
     struct rk_scratch bottom = scratch, top = scratch;
     if (engine->bottom.num_layers > 0) {
         engine->bottom_in = rk_scratch_cut_matrix(&bottom, rows, rk_linear_row_bytes(engine->bottom.layers[0]));
@@ -93,12 +102,17 @@ static enum rk_status allocate(struct rk_engine *engine, struct rk_error *error)
     return RK_OK;
 }
 
-static struct rk_tower tower_of(const struct rk_towers *towers, enum rk_stage stage)
+/* columns: what the spec's first layer reads. */
+static struct rk_tower tower_of(const struct rk_towers *towers, enum rk_stage stage, uint32_t columns)
 {
+    const struct rk_linear *part = towers->context_part[stage];
+    const uint32_t before = part != NULL ? rk_linear_columns(part) : 0;
     return (struct rk_tower){.layers = towers->layers[stage],
                              .num_layers = towers->num_layers[stage],
                              .stage = stage,
-                             .relu_last = stage == RK_STAGE_BOTTOM};
+                             .relu_last = stage == RK_STAGE_BOTTOM,
+                             .first_column = before,
+                             .columns = columns - before};
 }
 
 enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch, struct rk_engine **engine,
@@ -115,8 +129,10 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
     created->spec = spec;
     created->kernels = rk_kernels_get();
     created->widths = rk_model_spec_widths(spec);
-    created->bottom = tower_of(towers, RK_STAGE_BOTTOM);
-    created->top = tower_of(towers, RK_STAGE_TOP);
+    created->bottom = tower_of(towers, RK_STAGE_BOTTOM, created->widths.dense);
+    created->top = tower_of(towers, RK_STAGE_TOP, created->widths.top_in);
+    created->bottom_context =
+        (struct rk_context_part){.linear = towers->context_part[RK_STAGE_BOTTOM], .stage = RK_STAGE_BOTTOM};
     created->max_batch = max_batch;
     enum rk_status status = rk_interaction_create(spec, towers, &created->interaction, error);
     if (status == RK_OK) {
@@ -189,13 +205,12 @@ static void pool_feature(struct rk_engine *engine, uint32_t feature, const struc
     engine->counters.rows += list.offsets[count] - list.offsets[0];
 }
 
-/* first_segment: segments before it have their context already. */
-static void pool_features(struct rk_engine *engine, const struct rk_tile *tile, uint32_t first_segment)
+static void pool_features(struct rk_engine *engine, const struct rk_tile *tile)
 {
     for (uint32_t f = 0; f < engine->spec->num_features; f++) {
         const struct rk_vector *vector = rk_interaction_feature(engine->interaction, f);
         const bool context = vector->side == RK_SIDE_CONTEXT;
-        for (uint32_t s = context ? first_segment : 0; s < tile->num_segments; s++) {
+        for (uint32_t s = context ? tile->first_new : 0; s < tile->num_segments; s++) {
             const struct rk_slice *part = &engine->parts[s];
             if (context)
                 pool_feature(engine, f, &part->request->bags[f], 0, 1,
@@ -210,11 +225,13 @@ static void pool_features(struct rk_engine *engine, const struct rk_tile *tile, 
     }
 }
 
-/* Dense values of a segment's first `rows` candidates, the context's before the candidate's, rows `stride` apart. */
+/* Dense values of a segment's first `rows` candidates, the context's before the candidate's, rows `stride` apart;
+ * without the context's where these are read by a part of their own. */
 static void gather_dense(const struct rk_engine *engine, const struct rk_slice *part, uint32_t rows, float *to,
                          size_t stride)
 {
-    const uint32_t context = engine->spec->num_context_dense, candidate = engine->spec->num_candidate_dense;
+    const uint32_t context = engine->bottom_context.linear == NULL ? engine->spec->num_context_dense : 0,
+                   candidate = engine->spec->num_candidate_dense;
     for (uint32_t r = 0; r < rows; r++, to += stride) {
         if (context > 0)
             memcpy(to, part->request->context_dense, context * sizeof *to);
@@ -225,35 +242,39 @@ static void gather_dense(const struct rk_engine *engine, const struct rk_slice *
 }
 
 /* Without layers, the dense values are x as they are. */
-static void run_bottom(struct rk_engine *engine, const struct rk_tile *tile, uint32_t first_segment)
+static void run_bottom(struct rk_engine *engine, const struct rk_tile *tile)
 {
     const struct rk_vector *x = rk_interaction_x(engine->interaction);
     if (x == NULL)
         return;
     const bool once = x->side == RK_SIDE_CONTEXT; /* per segment */
     const size_t x_stride = once ? engine->context_stride : engine->candidate_stride;
-    float *to = once ? tile->context + first_segment * x_stride + x->column : tile->candidate + x->column;
+    float *to = once ? tile->context + tile->first_new * x_stride + x->column : tile->candidate + x->column;
     const bool layers = engine->bottom.num_layers > 0;
     float *dense = layers ? engine->dense : to;
     const size_t stride = layers ? engine->widths.dense : x_stride;
     uint32_t rows = 0;
-    for (uint32_t s = once ? first_segment : 0; s < tile->num_segments; s++) {
+    for (uint32_t s = once ? tile->first_new : 0; s < tile->num_segments; s++) {
         const uint32_t count = once ? 1 : tile->segments[s].num_rows;
         gather_dense(engine, &engine->parts[s], count, dense + rows * stride, stride);
         rows += count;
     }
     if (!layers || rows == 0)
         return;
+    for (uint32_t s = tile->first_new; s < tile->num_segments; s++)
+        rk_context_part_set(&engine->bottom_context, s, engine->parts[s].request->context_dense);
+    rk_context_part_run(&engine->bottom_context, tile->first_new, tile->num_segments, &engine->observer);
     rk_linear_input(engine->bottom.layers[0], dense, stride, rows, &engine->bottom_in);
+    rk_context_part_begin(&engine->bottom_context, tile->segment_of, rows, &engine->bottom_in);
     rk_tower_run(&engine->bottom, &engine->bottom_in, rows, &engine->observer, to, x_stride);
 }
 
-static void run_tile(struct rk_engine *engine, const struct rk_tile *tile, uint32_t first_segment)
+static void run_tile(struct rk_engine *engine, const struct rk_tile *tile)
 {
     const uint32_t num_heads = engine->spec->num_heads;
-    pool_features(engine, tile, first_segment);
+    pool_features(engine, tile);
     MARK_COST(engine, lookup_ns);
-    run_bottom(engine, tile, first_segment);
+    run_bottom(engine, tile);
     MARK_COST(engine, towers_ns);
     rk_interaction_run(engine->interaction, tile, &engine->observer, &engine->top_in);
     MARK_COST(engine, interaction_ns);
@@ -282,7 +303,10 @@ static void skip_finished(struct cursor *cursor)
 
 static struct rk_tile next_tile(struct rk_engine *engine, struct cursor *cursor)
 {
-    struct rk_tile tile = {.segments = engine->segments, .context = engine->context, .candidate = engine->candidate};
+    struct rk_tile tile = {.segments = engine->segments,
+                           .segment_of = engine->segment_of,
+                           .context = engine->context,
+                           .candidate = engine->candidate};
     while (cursor->slice < cursor->end && tile.num_rows < engine->tile_rows) {
         const struct rk_slice *slice = cursor->slice;
         const uint32_t left = slice->count - cursor->done, room = engine->tile_rows - tile.num_rows;
@@ -294,12 +318,24 @@ static struct rk_tile next_tile(struct rk_engine *engine, struct cursor *cursor)
             .count = count,
             .logits = slice->logits + (size_t)cursor->done * engine->spec->num_heads,
         };
+        for (uint32_t row = tile.num_rows; row < tile.num_rows + count; row++)
+            engine->segment_of[row] = tile.num_segments;
         tile.num_segments++;
         tile.num_rows += count;
         cursor->done += count;
         skip_finished(cursor);
     }
     return tile;
+}
+
+/* A request that goes on from the tile before, whose last one it was, brings along what its context gave. */
+static void carry_context(struct rk_engine *engine, uint32_t last_segment)
+{
+    if (last_segment > 0)
+        memcpy(engine->context, engine->context + (size_t)last_segment * engine->context_stride,
+               engine->context_stride * sizeof(float));
+    rk_context_part_carry(&engine->bottom_context, last_segment);
+    rk_interaction_carry(engine->interaction, last_segment);
 }
 
 enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices,
@@ -318,14 +354,13 @@ enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *sl
     skip_finished(&cursor);
     uint32_t last_segment = 0;
     while (cursor.slice < cursor.end) {
-        /* A request that goes on from the tile before brings its context along. */
-        const uint32_t carried = cursor.done > 0;
-        if (carried && last_segment > 0)
-            memcpy(engine->context, engine->context + (size_t)last_segment * engine->context_stride,
-                   engine->context_stride * sizeof(float));
-        const struct rk_tile tile = next_tile(engine, &cursor);
+        const bool goes_on = cursor.done > 0;
+        if (goes_on)
+            carry_context(engine, last_segment);
+        struct rk_tile tile = next_tile(engine, &cursor);
+        tile.first_new = goes_on;
         MARK_COST(engine, rest_ns);
-        run_tile(engine, &tile, carried);
+        run_tile(engine, &tile);
         last_segment = tile.num_segments - 1;
     }
     engine->counters.batches++;

@@ -1,15 +1,17 @@
 /* The three interactions.
  *
  * dot multiplies vectors in the order "context's first, then the candidate's" (their rank), and writes the lower
- * triangle of that order. Rows of the triangle that belong to the context are a prefix, computed once per request. A
- * candidate's row, [x | triangle], is put together in one buffer that stays in the first-level cache and goes from
- * there straight into the format of the top MLP. Vectors in bf16 or int8 are converted into one block, by rank:
+ * triangle of that order. Rows of the triangle that belong to the context are a prefix, computed once per request. Both
+ * parts of a candidate's row are put together in buffers that stay in the first-level cache and go from there straight
+ * into the format of the top MLP. Vectors in bf16 or int8 are converted into one block, by rank, the context's into one
+ * for each request:
  *
- *   row        [x | the context's triangle | the candidate's | slack of the kernels]
- *   converted  [rank][vector_bytes]
+ *   context's   [x if it is the context's   | the context's triangle  | slack of the kernels]
+ *   own         [x if it is the candidate's | the other rows of it    | slack]
+ *   converted   [rank][vector_bytes]
  *
- * cat and dcn_v2 work on the candidate's matrix, which is the concatenation already once the context's vectors are
- * copied into their holes. */
+ * cat reads both sides' matrices as they are. dcn_v2 reads them in its first V; for what follows they are put together
+ * in the spec's order. */
 #include "model/interaction.h"
 
 #include <float.h>
@@ -17,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/columns.h"
+#include "model/context_part.h"
 #include "quant/kernels.h"
 
 enum { LINE = 64, LINE_FLOATS = 16 };
@@ -31,16 +35,21 @@ struct rk_interaction {
     uint32_t num_vectors, num_context;
     struct rk_vector *vectors; /* [num_vectors] in the spec's order */
 
+    struct rk_context_part context_part; /* of the layer that reads both sides: of the top MLP, or of V */
+
     /* dot */
     const struct rk_vector **ranked; /* [num_vectors] */
     const void **at;                 /* [num_vectors]: what is multiplied, by rank */
     float *scales;                   /* [num_vectors] of int8 vectors */
     size_t vector_bytes;
     unsigned char *converted, *gram_scratch; /* the rest is scratch that is cut for it */
-    float *row;
+    unsigned char *context_converted;        /* [requests][num_context][vector_bytes] */
+    float *context_scales;                   /* [requests][num_context] */
+    float *context_row, *own_row;
 
     /* dcn_v2 */
-    float *x, *y;
+    float *x0, *x, *y; /* [rows][x_stride] */
+    uint32_t x_stride;
     struct rk_matrix wide, low; /* what V and W read */
     float *sums;
 };
@@ -52,76 +61,20 @@ static uint32_t whole_lines(uint32_t floats)
     return (floats + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
 }
 
-static enum rk_side side_of_x(const struct rk_model_spec *spec)
-{
-    return spec->num_candidate_dense > 0 ? RK_SIDE_CANDIDATE : RK_SIDE_CONTEXT;
-}
-
-/* `column` counts the concatenation of all vectors. */
-static void place_vector(struct rk_interaction *interaction, enum rk_side side, uint32_t dim, uint32_t *column)
-{
-    struct rk_vector *vector = &interaction->vectors[interaction->num_vectors++];
-    *vector = (struct rk_vector){.side = side, .dim = dim};
-    if (side == RK_SIDE_CONTEXT) {
-        vector->column = interaction->context_stride;
-        interaction->context_stride += whole_lines(dim);
-        interaction->num_context++;
-    } else if (interaction->spec->interaction.op == RK_INTERACTION_DOT) {
-        vector->column = interaction->candidate_stride;
-        interaction->candidate_stride += whole_lines(dim);
-    } else {
-        vector->column = *column;
-    }
-    *column += dim;
-}
-
 static void place_vectors(struct rk_interaction *interaction)
 {
     const struct rk_model_spec *spec = interaction->spec;
-    uint32_t column = 0;
-    if (interaction->has_x)
-        place_vector(interaction, side_of_x(spec), interaction->widths.bottom_out, &column);
-    for (uint32_t f = 0; f < spec->num_features; f++)
-        place_vector(interaction, spec->features[f].side, spec->tables[spec->features[f].table].embedding_dim, &column);
-    if (spec->interaction.op != RK_INTERACTION_DOT)
-        interaction->candidate_stride = whole_lines(column);
-}
-
-/* The rank of each of the spec's vectors: the context's first. */
-static uint32_t rank_vectors(const struct rk_model_spec *spec, uint32_t ranks[RK_MAX_FEATURES + 1])
-{
-    const bool has_x = rk_model_spec_widths(spec).bottom_out > 0;
-    const uint32_t count = spec->num_features + has_x;
-    uint32_t next = 0;
-    for (int side = RK_SIDE_CONTEXT; side <= RK_SIDE_CANDIDATE; side++)
-        for (uint32_t v = 0; v < count; v++) {
-            const enum rk_side own = has_x && v == 0 ? side_of_x(spec) : spec->features[v - has_x].side;
-            if ((int)own == side)
-                ranks[v] = next++;
-        }
-    return count;
-}
-
-void rk_interaction_order(const struct rk_model_spec *spec, uint32_t *order)
-{
-    const struct rk_model_widths widths = rk_model_spec_widths(spec);
-    const bool lower = spec->interaction.pairs == RK_PAIRS_TRIL, self = spec->interaction.self;
     const bool dot = spec->interaction.op == RK_INTERACTION_DOT;
-    for (uint32_t c = 0; c < (dot ? widths.bottom_out : widths.top_in); c++)
-        order[c] = c;
-    if (!dot)
-        return;
-    uint32_t ranks[RK_MAX_FEATURES + 1];
-    const uint32_t count = rank_vectors(spec, ranks);
-    uint32_t column = widths.bottom_out;
-    for (uint32_t i = 0; i < count; i++) {
-        const uint32_t first = lower ? 0 : i + !self, end = lower ? i + self : count;
-        for (uint32_t j = first; j < end; j++, column++) {
-            const uint32_t high = ranks[i] > ranks[j] ? ranks[i] : ranks[j],
-                           low = ranks[i] > ranks[j] ? ranks[j] : ranks[i];
-            order[widths.bottom_out + rk_gram_elements(high, self) + low] = column;
-        }
+    for (uint32_t v = 0; v < interaction->num_vectors; v++) {
+        const enum rk_side side = rk_vector_side(spec, v);
+        const uint32_t dim = rk_vector_dim(spec, v);
+        uint32_t *stride = side == RK_SIDE_CONTEXT ? &interaction->context_stride : &interaction->candidate_stride;
+        interaction->vectors[v] = (struct rk_vector){.side = side, .dim = dim, .column = *stride};
+        *stride += dot ? whole_lines(dim) : dim;
     }
+    interaction->context_stride = whole_lines(interaction->context_stride);
+    /* Where no vector is the candidate's, its part of a layer still reads a column, of zeros. */
+    interaction->candidate_stride = whole_lines(interaction->candidate_stride > 0 ? interaction->candidate_stride : 1);
 }
 
 /* ---- life ---- */
@@ -135,7 +88,7 @@ static size_t vector_bytes(enum rk_dense_format format, uint32_t dim)
 static void rank(struct rk_interaction *interaction)
 {
     uint32_t ranks[RK_MAX_FEATURES + 1];
-    rank_vectors(interaction->spec, ranks);
+    interaction->num_context = rk_vector_ranks(interaction->spec, ranks);
     for (uint32_t v = 0; v < interaction->num_vectors; v++)
         interaction->ranked[ranks[v]] = &interaction->vectors[v];
     if (interaction->num_vectors > 0)
@@ -153,7 +106,10 @@ enum rk_status rk_interaction_create(const struct rk_model_spec *spec, const str
                                        .towers = towers,
                                        .widths = rk_model_spec_widths(spec)};
     created->has_x = created->widths.bottom_out > 0;
-    const size_t num_vectors = created->widths.num_vectors;
+    const enum rk_stage stage = spec->interaction.op == RK_INTERACTION_DCN_V2 ? RK_STAGE_CROSS_V : RK_STAGE_TOP;
+    created->context_part = (struct rk_context_part){.linear = towers->context_part[stage], .stage = stage};
+    created->x_stride = whole_lines(created->widths.top_in);
+    const size_t num_vectors = created->num_vectors = spec->num_features + created->has_x;
     created->vectors = calloc(num_vectors, sizeof *created->vectors);
     created->ranked = calloc(num_vectors, sizeof *created->ranked);
     created->at = calloc(num_vectors, sizeof *created->at);
@@ -202,14 +158,19 @@ const struct rk_vector *rk_interaction_feature(const struct rk_interaction *inte
 
 /* ---- dot ---- */
 
-static void cut_dot(struct rk_interaction *interaction, struct rk_scratch *scratch)
+static void cut_dot(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch)
 {
-    const size_t count = interaction->num_vectors;
-    interaction->row =
-        rk_scratch_cut(scratch, (size_t)interaction->widths.top_in + RK_GRAM_SLACK, sizeof *interaction->row);
-    if (interaction->spec->interaction.format != RK_DENSE_F32)
-        interaction->converted = rk_scratch_cut(scratch, count, interaction->vector_bytes);
-    if (interaction->spec->interaction.format == RK_DENSE_INT8)
+    const size_t count = interaction->num_vectors, shared = interaction->num_context,
+                 row_floats = (size_t)interaction->widths.top_in + RK_GRAM_SLACK;
+    const enum rk_dense_format format = interaction->spec->interaction.format;
+    interaction->context_row = rk_scratch_cut(scratch, row_floats, sizeof(float));
+    interaction->own_row = rk_scratch_cut(scratch, row_floats, sizeof(float));
+    if (format != RK_DENSE_F32) {
+        interaction->converted = rk_scratch_cut(scratch, count - shared, interaction->vector_bytes);
+        interaction->context_converted = rk_scratch_cut(scratch, rows * shared, interaction->vector_bytes);
+        interaction->context_scales = rk_scratch_cut(scratch, rows * shared, sizeof(float));
+    }
+    if (format == RK_DENSE_INT8)
         interaction->gram_scratch =
             rk_scratch_cut(scratch, 1, rk_gram_scratch_bytes(count, interaction->vectors[0].dim));
 }
@@ -225,29 +186,39 @@ static float to_int8(const struct rk_kernels *kernels, const float *vector, uint
     return none ? 0.0f : scale;
 }
 
-/* Brings the vectors of ranks [first, end) to where they are multiplied, from a row of their side's matrix. */
-static void bring(struct rk_interaction *interaction, uint32_t first, uint32_t end, const float *row)
+/* Where the vectors of ranks [first, end) lie when they are multiplied: as they are, or converted. */
+static void find(struct rk_interaction *interaction, uint32_t first, uint32_t end, const float *row,
+                 unsigned char *converted)
 {
+    const bool as_it_is = interaction->spec->interaction.format == RK_DENSE_F32;
+    for (uint32_t r = first; r < end; r++)
+        interaction->at[r] = as_it_is ? (const void *)(row + interaction->ranked[r]->column)
+                                      : converted + (r - first) * interaction->vector_bytes;
+}
+
+/* Converts the vectors of ranks [first, end) from a row of their side's matrix. */
+static void convert(struct rk_interaction *interaction, uint32_t first, uint32_t end, const float *row,
+                    unsigned char *converted, float *scales)
+{
+    const struct rk_kernels *kernels = interaction->kernels;
     const enum rk_dense_format format = interaction->spec->interaction.format;
-    for (uint32_t r = first; r < end; r++) {
-        const float *vector = row + interaction->ranked[r]->column;
-        const uint32_t dim = interaction->ranked[r]->dim;
-        void *to = interaction->converted + r * interaction->vector_bytes;
-        interaction->at[r] = format == RK_DENSE_F32 ? (const void *)vector : to;
+    for (uint32_t r = first; format != RK_DENSE_F32 && r < end; r++, converted += interaction->vector_bytes) {
+        const struct rk_vector *vector = interaction->ranked[r];
         if (format == RK_DENSE_BF16)
-            interaction->kernels->to_bf16(vector, dim, to);
-        else if (format == RK_DENSE_INT8)
-            interaction->scales[r] = to_int8(interaction->kernels, vector, dim, to);
+            kernels->to_bf16(row + vector->column, vector->dim, (uint16_t *)converted);
+        else
+            *scales++ = to_int8(kernels, row + vector->column, vector->dim, (int8_t *)converted);
     }
 }
 
-/* Rows [first, end) of the triangle, at their place in the row. */
-static void multiply(struct rk_interaction *interaction, uint32_t first, uint32_t end)
+/* Rows [first, end) of the triangle to z. */
+static void multiply(struct rk_interaction *interaction, uint32_t first, uint32_t end, float *z)
 {
     const struct rk_kernels *kernels = interaction->kernels;
     const bool self = interaction->spec->interaction.self;
     const uint32_t dim = interaction->vectors[0].dim;
-    float *z = interaction->row + interaction->widths.bottom_out + rk_gram_elements(first, self);
+    if (first == end)
+        return;
     switch (interaction->spec->interaction.format) {
     case RK_DENSE_BF16:
         kernels->gram_bf16((const uint16_t *const *)interaction->at, first, end, dim, self, z);
@@ -261,54 +232,98 @@ static void multiply(struct rk_interaction *interaction, uint32_t first, uint32_
     }
 }
 
-/* x to the front of the row, if it belongs to this side. */
-static void put_x(struct rk_interaction *interaction, enum rk_side side, const float *row)
+/* x to the front of `to` if it belongs to this side; returns how many floats it is. */
+static uint32_t put_x(const struct rk_interaction *interaction, enum rk_side side, const float *row, float *to)
 {
     const struct rk_vector *x = &interaction->vectors[0];
-    if (interaction->has_x && x->side == side)
-        memcpy(interaction->row, row + x->column, x->dim * sizeof *row);
+    if (!interaction->has_x || x->side != side)
+        return 0;
+    memcpy(to, row + x->column, x->dim * sizeof *row);
+    return x->dim;
 }
 
-static void run_dot(struct rk_interaction *interaction, const struct rk_tile *tile, const struct rk_matrix *out)
+/* NULL when vectors are multiplied as they are. */
+static unsigned char *context_converted(const struct rk_interaction *interaction, uint32_t request)
+{
+    if (interaction->context_converted == NULL)
+        return NULL;
+    return interaction->context_converted + (size_t)request * interaction->num_context * interaction->vector_bytes;
+}
+
+static float *context_scales(const struct rk_interaction *interaction, uint32_t request)
+{
+    if (interaction->context_scales == NULL)
+        return NULL;
+    return interaction->context_scales + (size_t)request * interaction->num_context;
+}
+
+static void run_dot_context(struct rk_interaction *interaction, const struct rk_tile *tile,
+                            const struct rk_observer *observer)
+{
+    const uint32_t shared = interaction->num_context;
+    const bool int8 = interaction->spec->interaction.format == RK_DENSE_INT8;
+    for (uint32_t s = tile->first_new; shared > 0 && s < tile->num_segments; s++) {
+        const float *context = tile->context + (size_t)s * interaction->context_stride;
+        unsigned char *converted = context_converted(interaction, s);
+        float *scales = context_scales(interaction, s), *row = interaction->context_row;
+        convert(interaction, 0, shared, context, converted, scales);
+        if (interaction->context_part.linear == NULL)
+            continue;
+        find(interaction, 0, shared, context, converted);
+        if (int8)
+            memcpy(interaction->scales, scales, shared * sizeof *scales);
+        multiply(interaction, 0, shared, row + put_x(interaction, RK_SIDE_CONTEXT, context, row));
+        rk_context_part_set(&interaction->context_part, s, row);
+    }
+    rk_context_part_run(&interaction->context_part, tile->first_new, tile->num_segments, observer);
+}
+
+static void run_dot(struct rk_interaction *interaction, const struct rk_tile *tile, const struct rk_observer *observer,
+                    const struct rk_matrix *out)
 {
     const struct rk_linear *top = interaction->towers->layers[RK_STAGE_TOP][0];
     const uint32_t shared = interaction->num_context, count = interaction->num_vectors;
+    float *own = interaction->own_row, *own_scales = interaction->scales + shared;
+    run_dot_context(interaction, tile, observer);
     for (uint32_t s = 0; s < tile->num_segments; s++) {
         const struct rk_segment *segment = &tile->segments[s];
-        const float *context = tile->context + (size_t)s * interaction->context_stride;
-        put_x(interaction, RK_SIDE_CONTEXT, context);
-        bring(interaction, 0, shared, context);
-        multiply(interaction, 0, shared);
+        find(interaction, 0, shared, tile->context + (size_t)s * interaction->context_stride,
+             context_converted(interaction, s));
+        if (interaction->spec->interaction.format == RK_DENSE_INT8)
+            memcpy(interaction->scales, context_scales(interaction, s), shared * sizeof(float));
         for (uint32_t row = segment->first_row; row < segment->first_row + segment->num_rows; row++) {
             const float *candidate = tile->candidate + (size_t)row * interaction->candidate_stride;
-            struct rk_matrix to = {.values = (unsigned char *)out->values + row * out->row_bytes,
-                                   .row_bytes = out->row_bytes,
-                                   .scales = out->scales + row,
-                                   .zeros = out->zeros + row};
-            put_x(interaction, RK_SIDE_CANDIDATE, candidate);
-            bring(interaction, shared, count, candidate);
-            multiply(interaction, shared, count);
-            rk_linear_input(top, interaction->row, interaction->widths.top_in, 1, &to);
+            struct rk_matrix to = rk_matrix_from(out, row);
+            convert(interaction, shared, count, candidate, interaction->converted, own_scales);
+            find(interaction, shared, count, candidate, interaction->converted);
+            multiply(interaction, shared, count, own + put_x(interaction, RK_SIDE_CANDIDATE, candidate, own));
+            rk_linear_input(top, own, 0, 1, &to);
         }
     }
 }
 
 /* ---- cat and dcn_v2 ---- */
 
-/* The context's vectors into the holes of the candidates' rows. */
-static void fill_holes(const struct rk_interaction *interaction, const struct rk_tile *tile)
+static void run_concatenated_context(struct rk_interaction *interaction, const struct rk_tile *tile,
+                                     const struct rk_observer *observer)
 {
-    for (uint32_t s = 0; s < tile->num_segments; s++) {
-        const struct rk_segment *segment = &tile->segments[s];
-        const float *context = tile->context + (size_t)s * interaction->context_stride;
-        float *candidate = tile->candidate + (size_t)segment->first_row * interaction->candidate_stride;
-        for (uint32_t row = 0; row < segment->num_rows; row++, candidate += interaction->candidate_stride) {
-            uint32_t column = 0;
-            for (uint32_t v = 0; v < interaction->num_vectors; column += interaction->vectors[v++].dim)
-                if (interaction->vectors[v].side == RK_SIDE_CONTEXT)
-                    memcpy(candidate + column, context + interaction->vectors[v].column,
-                           interaction->vectors[v].dim * sizeof *candidate);
-        }
+    for (uint32_t s = tile->first_new; s < tile->num_segments; s++)
+        rk_context_part_set(&interaction->context_part, s, tile->context + (size_t)s * interaction->context_stride);
+    rk_context_part_run(&interaction->context_part, tile->first_new, tile->num_segments, observer);
+}
+
+/* Both sides' vectors in the spec's order: x0[rows]. */
+static void concatenate(const struct rk_interaction *interaction, const struct rk_tile *tile)
+{
+    float *to = interaction->x0;
+    for (uint32_t row = 0; row < tile->num_rows; row++, to += interaction->x_stride) {
+        const float *const sides[] = {
+            [RK_SIDE_CONTEXT] = tile->context + (size_t)tile->segment_of[row] * interaction->context_stride,
+            [RK_SIDE_CANDIDATE] = tile->candidate + (size_t)row * interaction->candidate_stride,
+        };
+        for (uint32_t v = 0, column = 0; v < interaction->num_vectors; column += interaction->vectors[v++].dim)
+            memcpy(to + column, sides[interaction->vectors[v].side] + interaction->vectors[v].column,
+                   interaction->vectors[v].dim * sizeof *to);
     }
 }
 
@@ -325,7 +340,8 @@ static void cut_dcn_v2(struct rk_interaction *interaction, uint32_t rows, struct
         sums = sizes[2] > sums ? sizes[2] : sums;
         sums = sizes[3] > sums ? sizes[3] : sums;
     }
-    const size_t elements = (size_t)rows * interaction->candidate_stride;
+    const size_t elements = (size_t)rows * interaction->x_stride;
+    interaction->x0 = rk_scratch_cut(scratch, elements, sizeof(float));
     interaction->x = rk_scratch_cut(scratch, elements, sizeof(float));
     interaction->y = rk_scratch_cut(scratch, elements, sizeof(float));
     interaction->wide = rk_scratch_cut_matrix(scratch, rows, wide);
@@ -344,23 +360,32 @@ static void run_dcn_v2(struct rk_interaction *interaction, const struct rk_tile 
                        const struct rk_observer *observer, struct rk_matrix *out)
 {
     const struct rk_towers *towers = interaction->towers;
-    const size_t stride = interaction->candidate_stride;
-    const uint32_t rows = tile->num_rows;
-    const float *x = tile->candidate;
+    const size_t stride = interaction->x_stride;
+    const uint32_t rows = tile->num_rows, width = interaction->widths.top_in;
+    const float *x = interaction->x0;
+    run_concatenated_context(interaction, tile, observer);
+    concatenate(interaction, tile);
     for (uint32_t k = 0; k < interaction->spec->interaction.num_cross; k++) {
         const struct rk_linear *v = towers->layers[RK_STAGE_CROSS_V][k], *w = towers->layers[RK_STAGE_CROSS_W][k];
         struct rk_matrix wide = interaction->wide, low = interaction->low,
                          y = {.values = interaction->y, .row_bytes = stride * sizeof(float)};
         wide.row_bytes = rk_linear_row_bytes(v);
         low.row_bytes = rk_linear_row_bytes(w);
-        rk_linear_input(v, x, stride, rows, &wide);
-        rk_observe(observer, RK_STAGE_CROSS_V, k, v, &wide, rows);
+        const bool in_two = k == 0 && interaction->context_part.linear != NULL;
+        const uint32_t before = in_two ? rk_linear_columns(interaction->context_part.linear) : 0;
+        if (in_two) {
+            rk_linear_input(v, tile->candidate, interaction->candidate_stride, rows, &wide);
+            rk_context_part_begin(&interaction->context_part, tile->segment_of, rows, &wide);
+        } else {
+            rk_linear_input(v, x, stride, rows, &wide);
+        }
+        rk_observe(observer, RK_STAGE_CROSS_V, k, before, width - before, &wide, rows);
         rk_linear_run(v, &wide, rows, false, w, interaction->sums, &low);
-        rk_observe(observer, RK_STAGE_CROSS_W, k, w, &low, rows);
+        rk_observe(observer, RK_STAGE_CROSS_W, k, 0, rk_linear_columns(w), &low, rows);
         rk_linear_run(w, &low, rows, false, NULL, interaction->sums, &y);
         for (uint32_t r = 0; r < rows; r++)
-            add_cross(tile->candidate + r * stride, interaction->y + r * stride, x + r * stride,
-                      interaction->widths.top_in, interaction->x + r * stride);
+            add_cross(interaction->x0 + r * stride, interaction->y + r * stride, x + r * stride, width,
+                      interaction->x + r * stride);
         x = interaction->x;
     }
     rk_linear_input(towers->layers[RK_STAGE_TOP][0], x, stride, rows, out);
@@ -370,8 +395,9 @@ static void run_dcn_v2(struct rk_interaction *interaction, const struct rk_tile 
 
 void rk_interaction_cut(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch)
 {
+    rk_context_part_cut(&interaction->context_part, rows, scratch);
     if (interaction->spec->interaction.op == RK_INTERACTION_DOT)
-        cut_dot(interaction, scratch);
+        cut_dot(interaction, rows, scratch);
     else if (interaction->spec->interaction.op == RK_INTERACTION_DCN_V2)
         cut_dcn_v2(interaction, rows, scratch);
 }
@@ -381,16 +407,26 @@ void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile
 {
     switch (interaction->spec->interaction.op) {
     case RK_INTERACTION_DOT:
-        run_dot(interaction, tile, out);
+        run_dot(interaction, tile, observer, out);
         break;
     case RK_INTERACTION_CAT:
-        fill_holes(interaction, tile);
+        run_concatenated_context(interaction, tile, observer);
         rk_linear_input(interaction->towers->layers[RK_STAGE_TOP][0], tile->candidate, interaction->candidate_stride,
                         tile->num_rows, out);
         break;
-    case RK_INTERACTION_DCN_V2:
-        fill_holes(interaction, tile);
+    case RK_INTERACTION_DCN_V2: /* whose top MLP reads no side alone */
         run_dcn_v2(interaction, tile, observer, out);
-        break;
+        return;
     }
+    rk_context_part_begin(&interaction->context_part, tile->segment_of, tile->num_rows, out);
+}
+
+void rk_interaction_carry(struct rk_interaction *interaction, uint32_t request)
+{
+    rk_context_part_carry(&interaction->context_part, request);
+    if (request == 0 || interaction->context_converted == NULL)
+        return;
+    const size_t shared = interaction->num_context;
+    memcpy(interaction->context_converted, context_converted(interaction, request), shared * interaction->vector_bytes);
+    memcpy(interaction->context_scales, context_scales(interaction, request), shared * sizeof(float));
 }

@@ -1,14 +1,13 @@
 /* The interaction: from the bottom output and the pooled features to the rows that the top MLP reads, in its format.
  *
- * Its inputs are vectors, x (the bottom output, where there are dense inputs) and then the features in the spec's
- * order. A vector belongs to the request (context side) or to the candidate; x belongs to the request when no candidate
- * brings dense values. Each side has one matrix of floats in which a vector keeps its column for good:
+ * Its inputs are vectors, x (the bottom output, where there are dense inputs) and then the features, each the context's
+ * or the candidate's (model/columns.h). Each side has one matrix of floats in which a vector keeps its column for good:
  *
- *   context    [segments][context_stride]      one row per request in the tile
- *   candidate  [rows][candidate_stride]        one row per candidate; under cat and dcn_v2 the whole of what the top
- * MLP reads, with holes for the vectors of the context
+ *   context    [requests][context_stride]     one row per request in the tile
+ *   candidate  [rows][candidate_stride]       one row per candidate
  *
- * Strides are multiples of 16 floats. What no vector covers must be zero. */
+ * Under cat and dcn_v2 a row is the concatenation of its side's vectors. Strides are multiples of 16 floats. What no
+ * vector covers must be zero. */
 #ifndef RANKD_MODEL_INTERACTION_H
 #define RANKD_MODEL_INTERACTION_H
 
@@ -24,8 +23,10 @@ struct rk_segment {
 
 /* Some candidates on their way through the engine together. */
 struct rk_tile {
-    const struct rk_segment *segments; /* in row order, covering all rows */
+    const struct rk_segment *segments; /* in row order, covering all rows; segment s is of request s */
+    const uint32_t *segment_of;        /* [num_rows] */
     uint32_t num_segments, num_rows;
+    uint32_t first_new; /* 1: the first request goes on from the tile before (rk_interaction_carry), else 0 */
     float *context, *candidate;
 };
 
@@ -36,11 +37,6 @@ struct rk_vector {
 };
 
 struct rk_interaction; /* holds scratch: one thread at a time */
-
-/* order[top_in]: which column of the spec's interaction stands in column c of what rk_interaction_run writes. Under
- * dot, the pairs that candidates of one request share come first; the first layer of the top MLP is packed accordingly.
- */
-void rk_interaction_order(const struct rk_model_spec *spec, uint32_t *order);
 
 /* The spec (checked) and the towers must outlive it. */
 enum rk_status rk_interaction_create(const struct rk_model_spec *spec, const struct rk_towers *towers,
@@ -53,11 +49,14 @@ uint32_t rk_interaction_candidate_stride(const struct rk_interaction *interactio
 const struct rk_vector *rk_interaction_x(const struct rk_interaction *interaction);
 const struct rk_vector *rk_interaction_feature(const struct rk_interaction *interaction, uint32_t feature);
 
-/* Cuts its scratch for tiles of up to `rows`. */
+/* Cuts its scratch for tiles of up to `rows` (and requests). */
 void rk_interaction_cut(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch);
 
-/* out: the rows of the tile in the format of the top MLP's first layer. Fills the holes of tile->candidate. */
+/* out: the rows of the tile in the format of the top MLP's first layer, with their starts. */
 void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile,
                         const struct rk_observer *observer, struct rk_matrix *out);
+
+/* What was computed for request `request` of the last tile is kept for the first one of the next. */
+void rk_interaction_carry(struct rk_interaction *interaction, uint32_t request);
 
 #endif

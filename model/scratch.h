@@ -33,6 +33,16 @@ static inline struct rk_matrix rk_scratch_cut_matrix(struct rk_scratch *scratch,
     return matrix;
 }
 
+/* The matrix from a row on. */
+static inline struct rk_matrix rk_matrix_from(const struct rk_matrix *matrix, size_t row)
+{
+    return (struct rk_matrix){.values = (unsigned char *)matrix->values + row * matrix->row_bytes,
+                              .row_bytes = matrix->row_bytes,
+                              .scales = matrix->scales + row,
+                              .zeros = matrix->zeros + row,
+                              .starts = matrix->starts != NULL ? matrix->starts + row : NULL};
+}
+
 /* Bytes of a row that `linear` reads. */
 static inline size_t rk_linear_row_bytes(const struct rk_linear *linear)
 {

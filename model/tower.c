@@ -33,7 +33,8 @@ void rk_tower_run(const struct rk_tower *tower, const struct rk_matrix *x, uint3
             to = tower->turns[l % 2];
             to.row_bytes = rk_linear_row_bytes(next);
         }
-        rk_observe(observer, tower->stage, l, layer, &from, rows);
+        rk_observe(observer, tower->stage, l, l == 0 ? tower->first_column : 0,
+                   l == 0 ? tower->columns : rk_linear_columns(layer), &from, rows);
         rk_linear_run(layer, &from, rows, next != NULL || tower->relu_last, next, tower->sums, &to);
         from = to;
     }

@@ -10,20 +10,21 @@
 #include "model/spec.h"
 #include "quant/linear.h"
 
-/* Sees what linear layers read, as float32 rows `stride` floats apart; `index` counts layers of the stage. */
-typedef void rk_observe_fn(void *context, enum rk_stage stage, uint32_t index, const float *values, uint32_t rows,
-                           uint32_t columns, size_t stride);
+/* Sees what linear layers read, as float32 rows `stride` floats apart; `index` counts layers of the stage. values[0] of
+ * a row stands in column first_column, in the order of model/columns.h: of a layer in two parts each shows its own. */
+typedef void rk_observe_fn(void *context, enum rk_stage stage, uint32_t index, uint32_t first_column,
+                           const float *values, uint32_t rows, uint32_t columns, size_t stride);
 struct rk_observer {
     rk_observe_fn *see; /* NULL: nobody looks */
     void *context;
 };
 
-/* Shows what `linear` is about to read. Only for float32 layers is there somebody who looks. */
+/* Shows what a layer is about to read. Only for float32 layers is there somebody who looks. */
 static inline void rk_observe(const struct rk_observer *observer, enum rk_stage stage, uint32_t index,
-                              const struct rk_linear *linear, const struct rk_matrix *x, uint32_t rows)
+                              uint32_t first_column, uint32_t columns, const struct rk_matrix *x, uint32_t rows)
 {
-    if (observer->see != NULL)
-        observer->see(observer->context, stage, index, x->values, rows, rk_linear_columns(linear),
+    if (observer->see != NULL && columns > 0)
+        observer->see(observer->context, stage, index, first_column, x->values, rows, columns,
                       x->row_bytes / sizeof(float));
 }
 
@@ -32,6 +33,8 @@ struct rk_tower {
     uint32_t num_layers;             /* at least 1 */
     enum rk_stage stage;
     bool relu_last; /* ReLU after the last layer too */
+    /* of the spec's first layer: how many columns another part has read before, and how many the tower reads */
+    uint32_t first_column, columns;
     /* scratch */
     struct rk_matrix turns[2]; /* what the layers between read, by turns */
     float *sums;

@@ -3,10 +3,11 @@
 
 #include <stdlib.h>
 
-#include "model/interaction.h"
+#include "model/columns.h"
 
-static enum rk_status pack_layer(const struct rk_layer_use *use, const unsigned char *weights, const uint32_t *order,
-                                 struct rk_linear **linear, struct rk_error *error)
+/* `columns` of the layer, those that `order` names; with or without its bias. */
+static enum rk_status pack_part(const struct rk_layer_use *use, const unsigned char *weights, const uint32_t *order,
+                                uint32_t columns, bool bias, struct rk_linear **linear, struct rk_error *error)
 {
     const struct rk_linear_spec *layer = use->layer;
     const struct rk_linear_source source = {
@@ -15,10 +16,10 @@ static enum rk_status pack_layer(const struct rk_layer_use *use, const unsigned 
         .out = layer->weight.rows,
         .weight = weights + layer->weight.offset,
         .scale = layer->format == RK_DENSE_INT8 ? (const float *)(weights + layer->scale.offset) : NULL,
-        .bias = layer->bias.rows > 0 ? (const float *)(weights + layer->bias.offset) : NULL,
+        .bias = bias && layer->bias.rows > 0 ? (const float *)(weights + layer->bias.offset) : NULL,
         .gain = layer->gain.rows > 0 ? (const float *)(weights + layer->gain.offset) : NULL,
         .order = order,
-        .columns = layer->weight.columns,
+        .columns = columns,
         .calibrated = layer->calibrated,
         .low = layer->low,
         .high = layer->high,
@@ -30,14 +31,38 @@ static enum rk_status pack_layer(const struct rk_layer_use *use, const unsigned 
     return RK_OK;
 }
 
+static enum rk_status pack_layer(const struct rk_model_spec *spec, const struct rk_layer_use *use,
+                                 const unsigned char *weights, uint32_t *order, struct rk_towers *towers,
+                                 struct rk_error *error)
+{
+    static const uint32_t nothing = RK_LINEAR_NO_COLUMN;
+    const uint32_t columns = use->layer->weight.columns, of_context = rk_layer_columns(spec, use, order);
+    struct rk_linear **rest = &towers->layers[use->stage][use->index], **part = &towers->context_part[use->stage];
+    if (of_context == 0)
+        return pack_part(use, weights, order, columns, true, rest, error);
+    const enum rk_status status = pack_part(use, weights, order, of_context, true, part, error);
+    if (status != RK_OK)
+        return status;
+    return of_context == columns
+               ? pack_part(use, weights, &nothing, 1, false, rest, error)
+               : pack_part(use, weights, order + of_context, columns - of_context, false, rest, error);
+}
+
+static size_t bytes_of(const struct rk_linear *linear)
+{
+    return linear != NULL ? rk_linear_bytes(linear) : 0;
+}
+
 enum rk_status rk_towers_create(const struct rk_model_spec *spec, const void *weights, struct rk_towers **towers,
                                 struct rk_error *error)
 {
     struct rk_error local = {0};
     struct rk_layer_use uses[RK_MAX_LAYER_USES];
     const size_t num_uses = rk_model_spec_layers(spec, uses);
-    const uint32_t top_in = rk_model_spec_widths(spec).top_in;
-    uint32_t *order = calloc(top_in, sizeof *order);
+    uint32_t widest = 0;
+    for (size_t u = 0; u < num_uses; u++)
+        widest = uses[u].layer->weight.columns > widest ? uses[u].layer->weight.columns : widest;
+    uint32_t *order = calloc(widest, sizeof *order);
     struct rk_towers *created = calloc(1, sizeof *created);
     bool enough = order != NULL && created != NULL;
     for (size_t u = 0; enough && u < num_uses; u++)
@@ -48,14 +73,10 @@ enum rk_status rk_towers_create(const struct rk_model_spec *spec, const void *we
     }
     if (!enough)
         rk_error_set(&local, RK_NO_MEMORY, "out of memory");
-    else
-        rk_interaction_order(spec, order);
-    for (size_t u = 0; local.status == RK_OK && u < num_uses; u++) {
-        const bool reads_interaction = uses[u].stage == RK_STAGE_TOP && uses[u].index == 0;
-        struct rk_linear **linear = &created->layers[uses[u].stage][uses[u].index];
-        if (pack_layer(&uses[u], weights, reads_interaction ? order : NULL, linear, &local) == RK_OK)
-            created->bytes += rk_linear_bytes(*linear);
-    }
+    for (size_t u = 0; local.status == RK_OK && u < num_uses; u++)
+        if (pack_layer(spec, &uses[u], weights, order, created, &local) == RK_OK)
+            created->bytes += bytes_of(created->layers[uses[u].stage][uses[u].index]) +
+                              (uses[u].index == 0 ? bytes_of(created->context_part[uses[u].stage]) : 0);
     free(order);
     if (local.status != RK_OK) {
         rk_towers_destroy(created);
@@ -73,6 +94,7 @@ void rk_towers_destroy(struct rk_towers *towers)
         for (uint32_t l = 0; towers->layers[stage] != NULL && l < towers->num_layers[stage]; l++)
             rk_linear_destroy(towers->layers[stage][l]);
         free(towers->layers[stage]);
+        rk_linear_destroy(towers->context_part[stage]);
     }
     free(towers);
 }

@@ -33,6 +33,7 @@ struct rk_runner {
     uint32_t max_batch;
     float *row;                          /* [widest] */
     double *x0, *x, *rounded, *turns[2]; /* [widest] each */
+    bool *of_context;                    /* [widest]: of what the next layer reads, what the context alone decides */
     bool asked;                          /* what a run costs */
     struct rk_run_cost cost;
     uint64_t mark_ns; /* until when it is accounted for */
@@ -171,6 +172,7 @@ static void destroy(struct rk_runner *runner)
         return;
     free(runner->x0);
     free(runner->row);
+    free(runner->of_context);
     free(runner);
 }
 
@@ -184,8 +186,9 @@ static enum rk_status create(struct rk_loaded *loaded, uint32_t max_batch, struc
     if (runner != NULL) {
         runner->x0 = calloc(5 * widest, sizeof(double));
         runner->row = calloc(widest, sizeof(float));
+        runner->of_context = calloc(widest, sizeof(bool));
     }
-    if (runner == NULL || runner->x0 == NULL || runner->row == NULL) {
+    if (runner == NULL || runner->x0 == NULL || runner->row == NULL || runner->of_context == NULL) {
         destroy(runner);
         return loaded->host->error_set(error, RK_NO_MEMORY, "out of memory for a runner");
     }
@@ -211,12 +214,14 @@ static double to_bf16(double value)
     return (double)narrow;
 }
 
-/* A layer's inputs as its format has them. */
-static void round_inputs(const struct layer *layer, const double *x, double *rounded)
+/* A layer's inputs as its format has them, those of one side: where of_context[i] is `side`. */
+static void round_side(const struct layer *layer, const double *x, const bool *of_context, bool side, double *rounded)
 {
     const struct rk_linear_spec *spec = layer->spec;
     float low = spec->calibrated ? spec->low : 0.0f, high = spec->calibrated ? spec->high : 0.0f;
     for (uint32_t i = 0; i < spec->weight.columns; i++) {
+        if (of_context[i] != side)
+            continue;
         rounded[i] = x[i] * (layer->gain != NULL ? (double)layer->gain[i] : 1.0);
         if (spec->format == RK_DENSE_BF16)
             rounded[i] = to_bf16(rounded[i]);
@@ -227,16 +232,20 @@ static void round_inputs(const struct layer *layer, const double *x, double *rou
     }
     const float scale = high / 255.0f - low / 255.0f, zero = scale > 0.0f ? rintf(-low / scale) : 0.0f;
     for (uint32_t i = 0; spec->format == RK_DENSE_INT8 && i < spec->weight.columns; i++) {
+        if (of_context[i] != side)
+            continue;
         const float byte = scale > 0.0f ? fminf(255.0f, fmaxf(0.0f, rintf((float)rounded[i] / scale) + zero)) : 0.0f;
         rounded[i] = isnan(rounded[i]) ? rounded[i] : (double)scale * (double)(byte - zero);
     }
 }
 
-/* y = W x + b; y may be x. */
+/* y = W x + b; y may be x. What y depends on is both sides' from then on. */
 static void multiply(struct rk_runner *runner, const struct layer *layer, const double *x, double *y)
 {
     const uint32_t in = layer->spec->weight.columns, out = layer->spec->weight.rows;
-    round_inputs(layer, x, runner->rounded);
+    for (int side = 0; side < 2; side++)
+        round_side(layer, x, runner->of_context, side, runner->rounded);
+    memset(runner->of_context, false, runner->loaded->widest);
     for (uint32_t o = 0; o < out; o++) {
         double sum = 0.0;
         for (uint32_t i = 0; i < in; i++)
@@ -300,6 +309,7 @@ static uint32_t run_bottom(struct rk_runner *runner, const struct rk_request *re
         x[width++] = (double)request->context_dense[i];
     for (uint32_t i = 0; i < spec->num_candidate_dense; i++)
         x[width++] = (double)request->candidate_dense[(size_t)candidate * spec->num_candidate_dense + i];
+    memset(runner->of_context, true, spec->num_context_dense);
     run_mlp(runner, runner->loaded->bottom, spec->bottom.num_layers, true, x);
     if (spec->bottom.num_layers > 0)
         width = spec->bottom.layers[spec->bottom.num_layers - 1].weight.rows;
@@ -320,6 +330,25 @@ static void round_vector(enum rk_dense_format format, double *vector, uint32_t d
             vector[d] = (double)scale * (double)rintf((float)vector[d] / scale);
 }
 
+static bool is_of_context(const struct rk_model_spec *spec, bool has_x, uint32_t vector)
+{
+    return has_x && vector == 0 ? spec->num_candidate_dense == 0
+                                : spec->features[vector - has_x].side == RK_SIDE_CONTEXT;
+}
+
+/* Of x0. */
+static void mark_vectors(struct rk_runner *runner, uint32_t x_width)
+{
+    const struct rk_model_spec *spec = runner->loaded->spec;
+    bool *mark = runner->of_context;
+    for (uint32_t v = 0; v < spec->num_features + (x_width > 0); v++) {
+        const uint32_t dim =
+            x_width > 0 && v == 0 ? x_width : spec->tables[spec->features[v - (x_width > 0)].table].embedding_dim;
+        memset(mark, is_of_context(spec, x_width > 0, v), dim);
+        mark += dim;
+    }
+}
+
 /* All vectors of x0 have the same dim. */
 static void run_dot(struct rk_runner *runner, uint32_t x_width, uint32_t width)
 {
@@ -336,6 +365,8 @@ static void run_dot(struct rk_runner *runner, uint32_t x_width, uint32_t width)
                                                                            : j > i;
             if (!wanted)
                 continue;
+            runner->of_context[z - runner->x] =
+                is_of_context(spec, x_width > 0, i) && is_of_context(spec, x_width > 0, j);
             *z = 0.0;
             for (uint32_t d = 0; d < dim; d++)
                 *z += runner->x0[i * dim + d] * runner->x0[j * dim + d];
@@ -382,6 +413,7 @@ static void score(struct rk_runner *runner, const struct rk_request *request, ui
     account(runner, &runner->cost.towers_ns);
     const uint32_t width = x_width + pool_features(runner, request, candidate, runner->x0 + x_width);
     account(runner, &runner->cost.lookup_ns);
+    mark_vectors(runner, x_width);
     if (spec->interaction.op == RK_INTERACTION_DOT)
         run_dot(runner, x_width, width);
     else

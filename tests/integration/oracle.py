@@ -122,21 +122,25 @@ class Oracle:
             values = numpy.frombuffer(self.towers, "<i1" if row_format == "int8" else "<f4", count, spec["offset"])
         return values.reshape(spec["shape"]).astype(self.dtype)
 
-    def linear(self, layer, x, weight="weight", bias="bias", scale="scale", given="input"):
+    def linear(self, layer, x, of_context=None, weight="weight", bias="bias", scale="scale", given="input"):
+        """of_context: which inputs depend on the context alone, in a layer that reads both sides."""
         number_format = layer.get("format", "fp32")
         matrix = self.tensor(layer[weight], number_format)
         if number_format == "int8":
             matrix = matrix * self.tensor(layer[scale])[:, None]
             if weight == "weight" and "gain" in layer:
                 x = x.astype(numpy.float32) * self.tensor(layer["gain"]).astype(numpy.float32)
-            x = int8_inputs(x, layer.get(given))
+            x = numpy.array(x)
+            for part in [numpy.ones(len(x), bool)] if of_context is None else [of_context, ~of_context]:
+                if part.any():
+                    x[part] = int8_inputs(x[part], layer.get(given))
         elif number_format == "bf16":
             x = bf16(x)
         return matrix @ x + (self.tensor(layer[bias]) if bias else 0)
 
-    def mlp(self, layers, x, relu_last):
+    def mlp(self, layers, x, of_context, relu_last):
         for i, layer in enumerate(layers):
-            x = self.linear(layer, x)
+            x = self.linear(layer, x, of_context if i == 0 else None)
             if relu_last or i + 1 < len(layers):
                 x = numpy.maximum(x, 0)
         return x
@@ -150,27 +154,34 @@ class Oracle:
             return numpy.zeros(rows.shape[1], dtype=self.dtype)
         return rows.mean(axis=0) if feature["pooling"] == "mean" else rows.sum(axis=0)
 
-    def interact(self, x, vectors):
+    def interact(self, x, vectors, of_context):
+        """What the top MLP reads, and which of it depends on the context alone (None: nothing does); of_context: x, then each vector."""
         spec = self.manifest["interaction"]
         every = ([x] if len(x) else []) + vectors
+        of_context = of_context if len(x) else of_context[1:]
         if spec["op"] == "dot":
             rounded = {"fp32": lambda vector: vector, "bf16": bf16, "int8": int8_vector}[spec.get("format", "fp32")]
             every = [rounded(vector) for vector in every]
-            pairs = [every[i] @ every[j] for i in range(len(every)) for j in range(len(every))
+            pairs = [(i, j) for i in range(len(every)) for j in range(len(every))
                      if (j < i if spec["pairs"] == "tril" else j > i) or (spec["self"] and i == j)]
-            return numpy.concatenate([x, numpy.array(pairs, dtype=self.dtype)])
+            products = numpy.array([every[i] @ every[j] for i, j in pairs], dtype=self.dtype)
+            return numpy.concatenate([x, products]), numpy.array([of_context[0]] * len(x) + [of_context[i] and of_context[j] for i, j in pairs])
         x0 = x = numpy.concatenate(every)
+        side = numpy.repeat(of_context, [len(vector) for vector in every])
         if spec["op"] == "dcn_v2":
-            for layer in spec["layers"]:
-                low = self.linear(layer, x, "v", None, "v_scale", "v_input")
-                x = x0 * self.linear(layer, low, "w", "bias", "w_scale", "w_input") + x
-        return x
+            for k, layer in enumerate(spec["layers"]):
+                low = self.linear(layer, x, side if k == 0 else None, "v", None, "v_scale", "v_input")
+                x = x0 * self.linear(layer, low, None, "w", "bias", "w_scale", "w_input") + x
+            return x, None
+        return x, side
 
     def logits(self, request):
         result = []
         for candidate in request["candidates"]:
             dense = numpy.array(request["context"].get("dense", []) + candidate.get("dense", []), dtype=numpy.float32).astype(self.dtype)
-            x = self.mlp(self.manifest["bottom_mlp"], dense, True)
+            context_dense = len(request["context"].get("dense", []))
+            x = self.mlp(self.manifest["bottom_mlp"], dense, numpy.arange(len(dense)) < context_dense, True)
             vectors = [self.bag(f, request["context"] if f["side"] == "context" else candidate) for f in self.manifest["features"]]
-            result.append(self.mlp(self.manifest["top_mlp"], self.interact(x, vectors), False))
+            of_context = [context_dense == len(dense)] + [f["side"] == "context" for f in self.manifest["features"]]
+            result.append(self.mlp(self.manifest["top_mlp"], *self.interact(x, vectors, of_context), False))
         return numpy.array(result)

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <pthread.h>
 
+#include "model/columns.h"
 #include "model/engine.h"
 #include "tests/unit/model/plain_model.h"
 #include "tests/unit/model/small_model.h"
@@ -410,12 +411,12 @@ Test(engine, it_says_what_it_runs_on)
 /* What an observer was shown: for each layer the inputs of one candidate after the other, in double precision. */
 struct seen {
     const struct rk_model *model;
-    uint32_t rows[RK_STAGE_COUNT][SMALL_MAX];
+    uint32_t rows[RK_STAGE_COUNT][SMALL_MAX], requests[RK_STAGE_COUNT];
     float low[RK_STAGE_COUNT][SMALL_MAX], high[RK_STAGE_COUNT][SMALL_MAX];
 };
 
-static void see(void *context, enum rk_stage stage, uint32_t index, const float *values, uint32_t rows,
-                uint32_t columns, size_t stride)
+static void see(void *context, enum rk_stage stage, uint32_t index, uint32_t first_column, const float *values,
+                uint32_t rows, uint32_t columns, size_t stride)
 {
     struct seen *seen = context;
     struct rk_layer_use layers[RK_MAX_LAYER_USES];
@@ -424,8 +425,18 @@ static void see(void *context, enum rk_stage stage, uint32_t index, const float 
     while (l < count && (layers[l].stage != stage || layers[l].index != index))
         l++;
     cr_assert_lt(l, count, "there is no layer %u of stage %d", index, (int)stage);
-    cr_assert_eq(columns, layers[l].layer->weight.columns);
-    seen->rows[stage][index] += rows;
+    uint32_t order[1024];
+    const uint32_t width = layers[l].layer->weight.columns,
+                   shared = rk_layer_columns(&seen->model->spec, &layers[l], order);
+    cr_assert_leq(width, 1024);
+    if (first_column == 0 && shared > 0) { /* the context's part: once for each run of the engine */
+        cr_assert_eq(columns, shared);
+        seen->requests[stage] += rows;
+    } else {
+        cr_assert_eq(first_column, shared);
+        cr_assert_eq(columns, width - shared);
+        seen->rows[stage][index] += rows;
+    }
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t c = 0; c < columns; c++) {
             seen->low[stage][index] = fminf(seen->low[stage][index], values[r * stride + c]);
@@ -452,6 +463,9 @@ Test(engine, an_observer_sees_what_every_layer_reads)
         for (size_t l = 0; l < count; l++)
             cr_assert_eq(seen.rows[layers[l].stage][layers[l].index], 50, "stage %d layer %u: %u rows",
                          (int)layers[l].stage, layers[l].index, seen.rows[layers[l].stage][layers[l].index]);
+        cr_assert_eq(seen.requests[RK_STAGE_BOTTOM], 4, "50 candidates in runs of 16: %u",
+                     seen.requests[RK_STAGE_BOTTOM]);
+        cr_assert_eq(seen.requests[op == RK_INTERACTION_DCN_V2 ? RK_STAGE_CROSS_V : RK_STAGE_TOP], 4);
         /* The first layer reads the request itself; ReLU leaves nothing negative for the second. */
         float low = 0.0f, high = 0.0f;
         for (int i = 0; i < 2 + 3 * 50; i++) {

@@ -2,6 +2,7 @@
  * every format. */
 #include <criterion/criterion.h>
 
+#include "model/columns.h"
 #include "model/interaction.h"
 #include "tests/unit/model/small_model.h"
 
@@ -14,6 +15,22 @@ static void put(float *matrix, uint32_t row, uint32_t stride, const struct rk_ve
     float *to = matrix + row * stride + vector->column;
     to[0] = value;
     to[1] = SECOND;
+}
+
+/* What the context's part of the top MLP's first layer reads. */
+struct seen {
+    uint32_t columns;
+    float values[32];
+};
+
+static void see(void *context, enum rk_stage stage, uint32_t index, uint32_t first_column, const float *values,
+                uint32_t rows, uint32_t columns, size_t stride)
+{
+    struct seen *seen = context;
+    (void)stride;
+    cr_assert(stage == RK_STAGE_TOP && index == 0 && first_column == 0 && rows == 1 && columns <= 32);
+    seen->columns = columns;
+    memcpy(seen->values, values, columns * sizeof *values);
 }
 
 /* first, second: [count] products without what the second elements add, in the spec's order. */
@@ -63,24 +80,35 @@ static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum
     if (x_of_candidate)
         put(candidate, 1, candidate_stride, x, 13);
     const struct rk_segment segment = {0, 2};
-    const struct rk_tile tile = {&segment, 1, 2, context, candidate};
-    const struct rk_observer nobody = {0};
-    rk_interaction_run(interaction, &tile, &nobody, &out);
+    const uint32_t segment_of[2] = {0, 0};
+    const struct rk_tile tile = {.segments = &segment,
+                                 .segment_of = segment_of,
+                                 .num_segments = 1,
+                                 .num_rows = 2,
+                                 .context = context,
+                                 .candidate = candidate};
+    struct seen seen = {0};
+    const struct rk_observer observer = {see, &seen};
+    rk_interaction_run(interaction, &tile, &observer, &out);
 
     uint32_t order[32];
-    rk_interaction_order(&model.spec, order);
+    const struct rk_layer_use top = {&model.spec.top.layers[0], RK_STAGE_TOP, 0};
+    const uint32_t shared = rk_layer_columns(&model.spec, &top, order);
+    cr_assert_eq(seen.columns, shared, "the context's part reads %u columns of %u", seen.columns, shared);
     for (uint32_t row = 0; row < 2; row++) {
-        const float *got = (const float *)((const unsigned char *)out.values + row * out.row_bytes);
-        cr_assert_eq(got[0], row == 1 && x_of_candidate ? 13 : 2);
-        cr_assert_eq(got[1], SECOND);
-        bool seen[32] = {false};
-        for (uint32_t c = 0; c < count; c++) {
-            const uint32_t i = order[DIM + c] - DIM;
-            cr_assert(i < count && !seen[i], "column %u stands for the spec's %u, which is there already", c, i);
-            seen[i] = true;
-            const float expected = (row == 0 ? first : second)[i] + SECOND * SECOND;
-            cr_assert_eq(got[DIM + c], expected, "%s, candidate %u: product %u is %g, expected %g",
-                         rk_dense_format_name(format), row, i, (double)got[DIM + c], (double)expected);
+        const float *own = (const float *)((const unsigned char *)out.values + row * out.row_bytes);
+        bool there[32] = {false};
+        for (uint32_t c = 0; c < top_in; c++) {
+            const uint32_t column = order[c];
+            const float got = c < shared ? seen.values[c] : own[c - shared];
+            cr_assert(column < top_in && !there[column], "column %u stands for the spec's %u, which is there already",
+                      c, column);
+            there[column] = true;
+            const float of_x[] = {row == 1 && x_of_candidate ? 13 : 2, SECOND};
+            const float expected =
+                column < DIM ? of_x[column] : (row == 0 ? first : second)[column - DIM] + SECOND * SECOND;
+            cr_assert_eq(got, expected, "%s, candidate %u: column %u is %g, expected %g", rk_dense_format_name(format),
+                         row, column, (double)got, (double)expected);
         }
     }
     rk_interaction_destroy(interaction);
@@ -119,16 +147,37 @@ Test(interaction, the_upper_triangle_with_the_diagonal)
                LIST(169, 39, 143, 91, 9, 33, 21, 121, 77, 49));
 }
 
-Test(interaction, without_products_the_order_is_the_specs)
+Test(interaction, the_contexts_columns_come_first)
 {
-    for (int op = RK_INTERACTION_CAT; op <= RK_INTERACTION_DCN_V2; op++) {
-        const struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
+    struct random random = random_from_seed();
+    for (int round = 0; round < 300; round++) {
+        const struct small_shape shape = small_shape_random(&random);
         struct rk_model model;
-        uint32_t order[64];
+        struct rk_layer_use uses[RK_MAX_LAYER_USES];
         small_model_describe(&model, &shape);
-        rk_interaction_order(&model.spec, order);
-        for (uint32_t c = 0; c < rk_model_spec_widths(&model.spec).top_in; c++)
-            cr_assert_eq(order[c], c);
+        const struct rk_model_spec *spec = &model.spec;
+        const size_t count = rk_model_spec_layers(spec, uses);
+        for (size_t u = 0; u < count; u++) {
+            const uint32_t columns = uses[u].layer->weight.columns;
+            uint32_t order[4096];
+            bool there[4096] = {false};
+            cr_assert_leq(columns, 4096);
+            const uint32_t shared = rk_layer_columns(spec, &uses[u], order);
+            for (uint32_t c = 0; c < columns; c++) {
+                cr_assert(order[c] < columns && !there[order[c]]);
+                there[order[c]] = true;
+                if (shared == 0)
+                    cr_assert(order[c] == c || uses[u].index == 0);
+            }
+            /* under cat and dcn_v2 a column belongs to the side of its vector */
+            const bool concatenated =
+                uses[u].index == 0 && spec->interaction.op != RK_INTERACTION_DOT &&
+                uses[u].stage == (spec->interaction.op == RK_INTERACTION_CAT ? RK_STAGE_TOP : RK_STAGE_CROSS_V);
+            for (uint32_t v = 0, first = 0; concatenated && first < columns; first += rk_vector_dim(spec, v++))
+                for (uint32_t c = 0; c < columns; c++)
+                    if (order[c] >= first && order[c] < first + rk_vector_dim(spec, v))
+                        cr_assert_eq(c < shared, rk_vector_side(spec, v) == RK_SIDE_CONTEXT);
+        }
         small_model_close(&model);
     }
 }
