@@ -36,9 +36,8 @@ uint32_t rk_memory_parse_nodes(const char *list, uint32_t nodes[RK_MAX_MEMORY_NO
         char *end;
         const unsigned long first = strtoul(list, &end, 10);
         unsigned long last = first;
-        if (*end == '-') {
+        if (*end == '-')
             last = strtoul(end + 1, &end, 10);
-        }
         for (unsigned long node = first; node <= last && node < RK_MAX_MEMORY_NODES && count < RK_MAX_MEMORY_NODES;
              node++)
             nodes[count++] = (uint32_t)node;
@@ -62,14 +61,14 @@ uint32_t rk_memory_nodes(uint32_t nodes[RK_MAX_MEMORY_NODES])
 bool rk_memory_prefer_node(void *data, uint64_t bytes, uint32_t node)
 {
     /* Preferred rather than bound: on a full node, slower memory is better than being killed. */
-    const unsigned long mask = 1ul << node;
-    return node < 8 * sizeof mask &&
+    const unsigned long mask = 1ul << node % RK_MAX_MEMORY_NODES;
+    return node < RK_MAX_MEMORY_NODES &&
            syscall(SYS_mbind, data, bytes, MPOL_PREFERRED, &mask, 8 * sizeof mask + 1, 0) == 0;
 }
 
 enum rk_status rk_memory_lock(const void *data, uint64_t bytes, struct rk_error *error)
 {
-    if (bytes == 0 || mlock(data, bytes) == 0)
+    if (bytes == 0 || mlock2(data, bytes, 0) == 0) /* mlock, which sanitizers make do nothing */
         return RK_OK;
     const int code = errno;
     struct rlimit limit = {0};
