@@ -37,11 +37,10 @@ uint32_t rk_vector_ranks(const struct rk_model_spec *spec, uint32_t ranks[RK_MAX
     return of_context;
 }
 
-static uint32_t in_order(uint32_t columns, uint32_t *order)
+static void in_order(uint32_t columns, uint32_t *order)
 {
     for (uint32_t c = 0; c < columns; c++)
         order[c] = c;
-    return 0;
 }
 
 /* The context's vectors one after the other, then the candidate's. */
@@ -85,13 +84,15 @@ static uint32_t order_products(const struct rk_model_spec *spec, uint32_t *order
 uint32_t rk_layer_columns(const struct rk_model_spec *spec, const struct rk_layer_use *use, uint32_t *order)
 {
     const enum rk_interaction_op op = spec->interaction.op;
-    const uint32_t columns = use->layer->weight.columns;
-    if (use->index > 0)
-        return in_order(columns, order);
-    if (use->stage == RK_STAGE_TOP && op == RK_INTERACTION_DOT)
+    const bool reads_interaction = use->stage == RK_STAGE_TOP && use->index == 0;
+    if (reads_interaction && op == RK_INTERACTION_DOT)
         return order_products(spec, order);
-    if ((use->stage == RK_STAGE_TOP && op == RK_INTERACTION_CAT) || use->stage == RK_STAGE_CROSS_V)
-        return order_concatenation(spec, order);
-    in_order(columns, order);
-    return use->stage == RK_STAGE_BOTTOM && spec->num_candidate_dense > 0 ? spec->num_context_dense : 0;
+    if (reads_interaction || use->stage == RK_STAGE_CROSS_V) {
+        const uint32_t of_context = order_concatenation(spec, order);
+        const bool crossed = use->index > 0 || (reads_interaction && op == RK_INTERACTION_DCN_V2);
+        return crossed ? 0 : of_context; /* a cross layer has mixed the sides */
+    }
+    in_order(use->layer->weight.columns, order);
+    const bool reads_dense = use->stage == RK_STAGE_BOTTOM && use->index == 0;
+    return reads_dense && spec->num_candidate_dense > 0 ? spec->num_context_dense : 0;
 }

@@ -8,6 +8,8 @@
  *   top MLP, first layer, cat     the context's vectors | the candidate's
  *   V of the first cross layer    likewise
  *
+ * What cross layers make of the concatenation stays in that order, up to the top MLP.
+ *
  * The vectors that interact are x (the bottom output, where there are dense inputs) and then the features, in the
  * spec's order. x belongs to the context when no candidate brings dense values. Only for checked specs; plain data. */
 #ifndef RANKD_MODEL_COLUMNS_H
@@ -16,7 +18,7 @@
 #include "model/spec.h"
 
 /* order[the layer's inputs]: which of the spec's columns stands in column c. Returns how many, from the first on,
- * belong to the context; 0 for a layer that reads one side only. */
+ * belong to the context; 0 for a layer that is in one part. */
 uint32_t rk_layer_columns(const struct rk_model_spec *spec, const struct rk_layer_use *use, uint32_t *order);
 
 enum rk_side rk_vector_side(const struct rk_model_spec *spec, uint32_t vector);

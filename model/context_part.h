@@ -4,6 +4,7 @@
 #define RANKD_MODEL_CONTEXT_PART_H
 
 #include "model/scratch.h"
+#include "model/tile.h"
 #include "model/tower.h"
 
 struct rk_context_part {
@@ -20,14 +21,13 @@ void rk_context_part_cut(struct rk_context_part *part, uint32_t rows, struct rk_
 
 /* Request `request` has the context x[the part's columns]. */
 void rk_context_part_set(struct rk_context_part *part, uint32_t request, const float *x);
-/* Computes the starts of requests [first, end), which have been set. */
-void rk_context_part_run(struct rk_context_part *part, uint32_t first, uint32_t end,
-                         const struct rk_observer *observer);
+/* Computes the starts of the tile's new requests, which have been set. The observer sees each once for each candidate.
+ */
+void rk_context_part_run(struct rk_context_part *part, const struct rk_tile *tile, const struct rk_observer *observer);
 /* The first request is now the one that was `request`. */
 void rk_context_part_carry(struct rk_context_part *part, uint32_t request);
 
-/* Row r of x, which the other part is going to read, begins where request_of[r] does. */
-void rk_context_part_begin(const struct rk_context_part *part, const uint32_t *request_of, uint32_t rows,
-                           struct rk_matrix *x);
+/* The tile's rows of x, which the other part is going to read, begin where their requests do. */
+void rk_context_part_begin(const struct rk_context_part *part, const struct rk_tile *tile, struct rk_matrix *x);
 
 #endif

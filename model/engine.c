@@ -45,7 +45,7 @@ struct rk_engine {
     struct rk_model_widths widths;
     struct rk_interaction *interaction;
     struct rk_tower bottom, top;
-    struct rk_context_part bottom_context;
+    struct rk_context_part bottom_context, top_context;
     uint32_t max_batch, tile_rows;
     uint32_t context_stride, candidate_stride;
     struct rk_engine_counters counters;
@@ -78,6 +78,7 @@ static size_t cut_memory(struct rk_engine *engine, uint32_t rows, unsigned char 
     /* The interaction relies on zeros in its padding; the towers on nothing, so both may have the same memory. */
     rk_interaction_cut(engine->interaction, rows, &scratch);
     rk_context_part_cut(&engine->bottom_context, rows, &scratch);
+    rk_context_part_cut(&engine->top_context, rows, &scratch);
     struct rk_scratch bottom = scratch, top = scratch;
     if (engine->bottom.num_layers > 0) {
         engine->bottom_in = rk_scratch_cut_matrix(&bottom, rows, rk_linear_row_bytes(engine->bottom.layers[0]));
@@ -133,6 +134,8 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
     created->top = tower_of(towers, RK_STAGE_TOP, created->widths.top_in);
     created->bottom_context =
         (struct rk_context_part){.linear = towers->context_part[RK_STAGE_BOTTOM], .stage = RK_STAGE_BOTTOM};
+    created->top_context =
+        (struct rk_context_part){.linear = towers->context_part[RK_STAGE_TOP], .stage = RK_STAGE_TOP};
     created->max_batch = max_batch;
     enum rk_status status = rk_interaction_create(spec, towers, &created->interaction, error);
     if (status == RK_OK) {
@@ -263,9 +266,9 @@ static void run_bottom(struct rk_engine *engine, const struct rk_tile *tile)
         return;
     for (uint32_t s = tile->first_new; s < tile->num_segments; s++)
         rk_context_part_set(&engine->bottom_context, s, engine->parts[s].request->context_dense);
-    rk_context_part_run(&engine->bottom_context, tile->first_new, tile->num_segments, &engine->observer);
+    rk_context_part_run(&engine->bottom_context, tile, &engine->observer);
     rk_linear_input(engine->bottom.layers[0], dense, stride, rows, &engine->bottom_in);
-    rk_context_part_begin(&engine->bottom_context, tile->segment_of, rows, &engine->bottom_in);
+    rk_context_part_begin(&engine->bottom_context, tile, &engine->bottom_in);
     rk_tower_run(&engine->bottom, &engine->bottom_in, rows, &engine->observer, to, x_stride);
 }
 
@@ -276,8 +279,10 @@ static void run_tile(struct rk_engine *engine, const struct rk_tile *tile)
     MARK_COST(engine, lookup_ns);
     run_bottom(engine, tile);
     MARK_COST(engine, towers_ns);
-    rk_interaction_run(engine->interaction, tile, &engine->observer, &engine->top_in);
+    rk_interaction_run(engine->interaction, tile, &engine->observer, &engine->top_context, &engine->top_in);
     MARK_COST(engine, interaction_ns);
+    rk_context_part_run(&engine->top_context, tile, &engine->observer);
+    rk_context_part_begin(&engine->top_context, tile, &engine->top_in);
     rk_tower_run(&engine->top, &engine->top_in, tile->num_rows, &engine->observer, engine->logits, num_heads);
     MARK_COST(engine, towers_ns);
     for (uint32_t s = 0; s < tile->num_segments; s++)
@@ -311,7 +316,7 @@ static struct rk_tile next_tile(struct rk_engine *engine, struct cursor *cursor)
         const struct rk_slice *slice = cursor->slice;
         const uint32_t left = slice->count - cursor->done, room = engine->tile_rows - tile.num_rows;
         const uint32_t count = left < room ? left : room;
-        engine->segments[tile.num_segments] = (struct rk_segment){tile.num_rows, count};
+        engine->segments[tile.num_segments] = (struct rk_segment){tile.num_rows, count, slice->count};
         engine->parts[tile.num_segments] = (struct rk_slice){
             .request = slice->request,
             .first = slice->first + cursor->done,
@@ -335,6 +340,7 @@ static void carry_context(struct rk_engine *engine, uint32_t last_segment)
         memcpy(engine->context, engine->context + (size_t)last_segment * engine->context_stride,
                engine->context_stride * sizeof(float));
     rk_context_part_carry(&engine->bottom_context, last_segment);
+    rk_context_part_carry(&engine->top_context, last_segment);
     rk_interaction_carry(engine->interaction, last_segment);
 }
 

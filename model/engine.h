@@ -39,9 +39,9 @@ void rk_engine_destroy(struct rk_engine *engine);
 enum rk_status rk_engine_run(struct rk_engine *engine, const struct rk_slice *slices, uint32_t num_slices,
                              struct rk_run_cost *cost);
 
-/* From now on `see` is shown every linear layer's input rows (a layer that reads the context alone: once per request
- * and tile), with columns in the engine's own order. see NULL: no more. RK_UNSUPPORTED unless all layers are float32.
- */
+/* From now on `see` is shown what every linear layer reads, once for each candidate; of a layer in two parts
+ * (model/columns.h), what each part reads. Only of a bottom MLP that reads the context alone, once for each request and
+ * run. see NULL: no more. RK_UNSUPPORTED unless all layers are float32. */
 enum rk_status rk_engine_observe(struct rk_engine *engine, rk_observe_fn *see, void *context);
 
 const struct rk_engine_counters *rk_engine_counters_of(const struct rk_engine *engine);

@@ -10,8 +10,8 @@
  *   own         [x if it is the candidate's | the other rows of it    | slack]
  *   converted   [rank][vector_bytes]
  *
- * cat reads both sides' matrices as they are. dcn_v2 reads them in its first V; for what follows they are put together
- * in the spec's order. */
+ * cat and dcn_v2 read the concatenation [the context's vectors | the candidate's], whose pieces are rows of both sides'
+ * matrices as they are. */
 #include "model/interaction.h"
 
 #include <float.h>
@@ -31,11 +31,10 @@ struct rk_interaction {
     const struct rk_towers *towers;
     struct rk_model_widths widths;
     uint32_t context_stride, candidate_stride;
+    uint32_t context_width; /* cat and dcn_v2: of the concatenation's first piece */
     bool has_x;
     uint32_t num_vectors, num_context;
     struct rk_vector *vectors; /* [num_vectors] in the spec's order */
-
-    struct rk_context_part context_part; /* of the layer that reads both sides: of the top MLP, or of V */
 
     /* dot */
     const struct rk_vector **ranked; /* [num_vectors] */
@@ -48,7 +47,8 @@ struct rk_interaction {
     float *context_row, *own_row;
 
     /* dcn_v2 */
-    float *x0, *x, *y; /* [rows][x_stride] */
+    struct rk_context_part v_context; /* of the first V */
+    float *x, *y;                     /* [rows][x_stride] */
     uint32_t x_stride;
     struct rk_matrix wide, low; /* what V and W read */
     float *sums;
@@ -72,6 +72,7 @@ static void place_vectors(struct rk_interaction *interaction)
         interaction->vectors[v] = (struct rk_vector){.side = side, .dim = dim, .column = *stride};
         *stride += dot ? whole_lines(dim) : dim;
     }
+    interaction->context_width = interaction->context_stride;
     interaction->context_stride = whole_lines(interaction->context_stride);
     /* Where no vector is the candidate's, its part of a layer still reads a column, of zeros. */
     interaction->candidate_stride = whole_lines(interaction->candidate_stride > 0 ? interaction->candidate_stride : 1);
@@ -106,8 +107,8 @@ enum rk_status rk_interaction_create(const struct rk_model_spec *spec, const str
                                        .towers = towers,
                                        .widths = rk_model_spec_widths(spec)};
     created->has_x = created->widths.bottom_out > 0;
-    const enum rk_stage stage = spec->interaction.op == RK_INTERACTION_DCN_V2 ? RK_STAGE_CROSS_V : RK_STAGE_TOP;
-    created->context_part = (struct rk_context_part){.linear = towers->context_part[stage], .stage = stage};
+    created->v_context =
+        (struct rk_context_part){.linear = towers->context_part[RK_STAGE_CROSS_V], .stage = RK_STAGE_CROSS_V};
     created->x_stride = whole_lines(created->widths.top_in);
     const size_t num_vectors = created->num_vectors = spec->num_features + created->has_x;
     created->vectors = calloc(num_vectors, sizeof *created->vectors);
@@ -257,8 +258,7 @@ static float *context_scales(const struct rk_interaction *interaction, uint32_t 
     return interaction->context_scales + (size_t)request * interaction->num_context;
 }
 
-static void run_dot_context(struct rk_interaction *interaction, const struct rk_tile *tile,
-                            const struct rk_observer *observer)
+static void run_dot_context(struct rk_interaction *interaction, const struct rk_tile *tile, struct rk_context_part *top)
 {
     const uint32_t shared = interaction->num_context;
     const bool int8 = interaction->spec->interaction.format == RK_DENSE_INT8;
@@ -267,24 +267,23 @@ static void run_dot_context(struct rk_interaction *interaction, const struct rk_
         unsigned char *converted = context_converted(interaction, s);
         float *scales = context_scales(interaction, s), *row = interaction->context_row;
         convert(interaction, 0, shared, context, converted, scales);
-        if (interaction->context_part.linear == NULL)
+        if (top->linear == NULL)
             continue;
         find(interaction, 0, shared, context, converted);
         if (int8)
             memcpy(interaction->scales, scales, shared * sizeof *scales);
         multiply(interaction, 0, shared, row + put_x(interaction, RK_SIDE_CONTEXT, context, row));
-        rk_context_part_set(&interaction->context_part, s, row);
+        rk_context_part_set(top, s, row);
     }
-    rk_context_part_run(&interaction->context_part, tile->first_new, tile->num_segments, observer);
 }
 
-static void run_dot(struct rk_interaction *interaction, const struct rk_tile *tile, const struct rk_observer *observer,
+static void run_dot(struct rk_interaction *interaction, const struct rk_tile *tile, struct rk_context_part *context,
                     const struct rk_matrix *out)
 {
     const struct rk_linear *top = interaction->towers->layers[RK_STAGE_TOP][0];
     const uint32_t shared = interaction->num_context, count = interaction->num_vectors;
     float *own = interaction->own_row, *own_scales = interaction->scales + shared;
-    run_dot_context(interaction, tile, observer);
+    run_dot_context(interaction, tile, context);
     for (uint32_t s = 0; s < tile->num_segments; s++) {
         const struct rk_segment *segment = &tile->segments[s];
         find(interaction, 0, shared, tile->context + (size_t)s * interaction->context_stride,
@@ -304,27 +303,11 @@ static void run_dot(struct rk_interaction *interaction, const struct rk_tile *ti
 
 /* ---- cat and dcn_v2 ---- */
 
-static void run_concatenated_context(struct rk_interaction *interaction, const struct rk_tile *tile,
-                                     const struct rk_observer *observer)
+static void set_contexts(const struct rk_interaction *interaction, const struct rk_tile *tile,
+                         struct rk_context_part *part)
 {
     for (uint32_t s = tile->first_new; s < tile->num_segments; s++)
-        rk_context_part_set(&interaction->context_part, s, tile->context + (size_t)s * interaction->context_stride);
-    rk_context_part_run(&interaction->context_part, tile->first_new, tile->num_segments, observer);
-}
-
-/* Both sides' vectors in the spec's order: x0[rows]. */
-static void concatenate(const struct rk_interaction *interaction, const struct rk_tile *tile)
-{
-    float *to = interaction->x0;
-    for (uint32_t row = 0; row < tile->num_rows; row++, to += interaction->x_stride) {
-        const float *const sides[] = {
-            [RK_SIDE_CONTEXT] = tile->context + (size_t)tile->segment_of[row] * interaction->context_stride,
-            [RK_SIDE_CANDIDATE] = tile->candidate + (size_t)row * interaction->candidate_stride,
-        };
-        for (uint32_t v = 0, column = 0; v < interaction->num_vectors; column += interaction->vectors[v++].dim)
-            memcpy(to + column, sides[interaction->vectors[v].side] + interaction->vectors[v].column,
-                   interaction->vectors[v].dim * sizeof *to);
-    }
+        rk_context_part_set(part, s, tile->context + (size_t)s * interaction->context_stride);
 }
 
 static void cut_dcn_v2(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch)
@@ -341,7 +324,6 @@ static void cut_dcn_v2(struct rk_interaction *interaction, uint32_t rows, struct
         sums = sizes[3] > sums ? sizes[3] : sums;
     }
     const size_t elements = (size_t)rows * interaction->x_stride;
-    interaction->x0 = rk_scratch_cut(scratch, elements, sizeof(float));
     interaction->x = rk_scratch_cut(scratch, elements, sizeof(float));
     interaction->y = rk_scratch_cut(scratch, elements, sizeof(float));
     interaction->wide = rk_scratch_cut_matrix(scratch, rows, wide);
@@ -356,46 +338,53 @@ static void add_cross(const float *x0, const float *restrict y, const float *x, 
         to[i] = x0[i] * y[i] + x[i];
 }
 
+/* x = x0 * y + x for all rows; before the first layer, x is x0. */
+static void cross_rows(const struct rk_interaction *interaction, const struct rk_tile *tile, bool first)
+{
+    const size_t shared = interaction->context_width, own = interaction->widths.top_in - shared;
+    for (uint32_t row = 0; row < tile->num_rows; row++) {
+        const float *context = tile->context + (size_t)tile->segment_of[row] * interaction->context_stride,
+                    *candidate = tile->candidate + (size_t)row * interaction->candidate_stride,
+                    *y = interaction->y + (size_t)row * interaction->x_stride;
+        float *x = interaction->x + (size_t)row * interaction->x_stride;
+        add_cross(context, y, first ? context : x, shared, x);
+        add_cross(candidate, y + shared, first ? candidate : x + shared, own, x + shared);
+    }
+}
+
 static void run_dcn_v2(struct rk_interaction *interaction, const struct rk_tile *tile,
                        const struct rk_observer *observer, struct rk_matrix *out)
 {
     const struct rk_towers *towers = interaction->towers;
-    const size_t stride = interaction->x_stride;
     const uint32_t rows = tile->num_rows, width = interaction->widths.top_in;
-    const float *x = interaction->x0;
-    run_concatenated_context(interaction, tile, observer);
-    concatenate(interaction, tile);
+    set_contexts(interaction, tile, &interaction->v_context);
+    rk_context_part_run(&interaction->v_context, tile, observer);
     for (uint32_t k = 0; k < interaction->spec->interaction.num_cross; k++) {
         const struct rk_linear *v = towers->layers[RK_STAGE_CROSS_V][k], *w = towers->layers[RK_STAGE_CROSS_W][k];
+        const bool first = k == 0;
+        const uint32_t before = first ? interaction->context_width : 0;
         struct rk_matrix wide = interaction->wide, low = interaction->low,
-                         y = {.values = interaction->y, .row_bytes = stride * sizeof(float)};
+                         y = {.values = interaction->y, .row_bytes = interaction->x_stride * sizeof(float)};
         wide.row_bytes = rk_linear_row_bytes(v);
         low.row_bytes = rk_linear_row_bytes(w);
-        const bool in_two = k == 0 && interaction->context_part.linear != NULL;
-        const uint32_t before = in_two ? rk_linear_columns(interaction->context_part.linear) : 0;
-        if (in_two) {
-            rk_linear_input(v, tile->candidate, interaction->candidate_stride, rows, &wide);
-            rk_context_part_begin(&interaction->context_part, tile->segment_of, rows, &wide);
-        } else {
-            rk_linear_input(v, x, stride, rows, &wide);
-        }
+        rk_linear_input(v, first ? tile->candidate : interaction->x,
+                        first ? interaction->candidate_stride : interaction->x_stride, rows, &wide);
+        if (first)
+            rk_context_part_begin(&interaction->v_context, tile, &wide);
         rk_observe(observer, RK_STAGE_CROSS_V, k, before, width - before, &wide, rows);
         rk_linear_run(v, &wide, rows, false, w, interaction->sums, &low);
         rk_observe(observer, RK_STAGE_CROSS_W, k, 0, rk_linear_columns(w), &low, rows);
         rk_linear_run(w, &low, rows, false, NULL, interaction->sums, &y);
-        for (uint32_t r = 0; r < rows; r++)
-            add_cross(interaction->x0 + r * stride, interaction->y + r * stride, x + r * stride, width,
-                      interaction->x + r * stride);
-        x = interaction->x;
+        cross_rows(interaction, tile, first);
     }
-    rk_linear_input(towers->layers[RK_STAGE_TOP][0], x, stride, rows, out);
+    rk_linear_input(towers->layers[RK_STAGE_TOP][0], interaction->x, interaction->x_stride, rows, out);
 }
 
 /* ---- all of them ---- */
 
 void rk_interaction_cut(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch)
 {
-    rk_context_part_cut(&interaction->context_part, rows, scratch);
+    rk_context_part_cut(&interaction->v_context, rows, scratch);
     if (interaction->spec->interaction.op == RK_INTERACTION_DOT)
         cut_dot(interaction, rows, scratch);
     else if (interaction->spec->interaction.op == RK_INTERACTION_DCN_V2)
@@ -403,27 +392,26 @@ void rk_interaction_cut(struct rk_interaction *interaction, uint32_t rows, struc
 }
 
 void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile,
-                        const struct rk_observer *observer, struct rk_matrix *out)
+                        const struct rk_observer *observer, struct rk_context_part *top, struct rk_matrix *out)
 {
     switch (interaction->spec->interaction.op) {
     case RK_INTERACTION_DOT:
-        run_dot(interaction, tile, observer, out);
+        run_dot(interaction, tile, top, out);
         break;
     case RK_INTERACTION_CAT:
-        run_concatenated_context(interaction, tile, observer);
+        set_contexts(interaction, tile, top);
         rk_linear_input(interaction->towers->layers[RK_STAGE_TOP][0], tile->candidate, interaction->candidate_stride,
                         tile->num_rows, out);
         break;
     case RK_INTERACTION_DCN_V2: /* whose top MLP reads no side alone */
         run_dcn_v2(interaction, tile, observer, out);
-        return;
+        break;
     }
-    rk_context_part_begin(&interaction->context_part, tile->segment_of, tile->num_rows, out);
 }
 
 void rk_interaction_carry(struct rk_interaction *interaction, uint32_t request)
 {
-    rk_context_part_carry(&interaction->context_part, request);
+    rk_context_part_carry(&interaction->v_context, request);
     if (request == 0 || interaction->context_converted == NULL)
         return;
     const size_t shared = interaction->num_context;

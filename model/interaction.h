@@ -11,24 +11,12 @@
 #ifndef RANKD_MODEL_INTERACTION_H
 #define RANKD_MODEL_INTERACTION_H
 
+#include "model/context_part.h"
 #include "model/scratch.h"
 #include "model/spec.h"
+#include "model/tile.h"
 #include "model/tower.h"
 #include "model/towers.h"
-
-/* Consecutive candidates of one request. */
-struct rk_segment {
-    uint32_t first_row, num_rows;
-};
-
-/* Some candidates on their way through the engine together. */
-struct rk_tile {
-    const struct rk_segment *segments; /* in row order, covering all rows; segment s is of request s */
-    const uint32_t *segment_of;        /* [num_rows] */
-    uint32_t num_segments, num_rows;
-    uint32_t first_new; /* 1: the first request goes on from the tile before (rk_interaction_carry), else 0 */
-    float *context, *candidate;
-};
 
 /* Where a vector lies. */
 struct rk_vector {
@@ -52,9 +40,10 @@ const struct rk_vector *rk_interaction_feature(const struct rk_interaction *inte
 /* Cuts its scratch for tiles of up to `rows` (and requests). */
 void rk_interaction_cut(struct rk_interaction *interaction, uint32_t rows, struct rk_scratch *scratch);
 
-/* out: the rows of the tile in the format of the top MLP's first layer, with their starts. */
+/* top: what the context's part of the top MLP's first layer reads is set for the new requests of the tile. out: the
+ * rows of the tile in the format of the other part, or of the layer as a whole. */
 void rk_interaction_run(struct rk_interaction *interaction, const struct rk_tile *tile,
-                        const struct rk_observer *observer, struct rk_matrix *out);
+                        const struct rk_observer *observer, struct rk_context_part *top, struct rk_matrix *out);
 
 /* What was computed for request `request` of the last tile is kept for the first one of the next. */
 void rk_interaction_carry(struct rk_interaction *interaction, uint32_t request);

@@ -10,8 +10,9 @@
 #include "model/spec.h"
 #include "quant/linear.h"
 
-/* Sees what linear layers read, as float32 rows `stride` floats apart; `index` counts layers of the stage. values[0] of
- * a row stands in column first_column, in the order of model/columns.h: of a layer in two parts each shows its own. */
+/* Sees what linear layers read, as float32 rows `stride` floats apart (0: the same row as often); `index` counts layers
+ * of the stage. values[0] of a row stands in column first_column, in the order of model/columns.h: of a layer in two
+ * parts each shows its own. */
 typedef void rk_observe_fn(void *context, enum rk_stage stage, uint32_t index, uint32_t first_column,
                            const float *values, uint32_t rows, uint32_t columns, size_t stride);
 struct rk_observer {

@@ -7,7 +7,8 @@
 
 /* `columns` of the layer, those that `order` names; with or without its bias. */
 static enum rk_status pack_part(const struct rk_layer_use *use, const unsigned char *weights, const uint32_t *order,
-                                uint32_t columns, bool bias, struct rk_linear **linear, struct rk_error *error)
+                                uint32_t columns, const uint32_t *out_order, bool bias, struct rk_linear **linear,
+                                struct rk_error *error)
 {
     const struct rk_linear_spec *layer = use->layer;
     const struct rk_linear_source source = {
@@ -20,6 +21,7 @@ static enum rk_status pack_part(const struct rk_layer_use *use, const unsigned c
         .gain = layer->gain.rows > 0 ? (const float *)(weights + layer->gain.offset) : NULL,
         .order = order,
         .columns = columns,
+        .out_order = out_order,
         .calibrated = layer->calibrated,
         .low = layer->low,
         .high = layer->high,
@@ -36,16 +38,22 @@ static enum rk_status pack_layer(const struct rk_model_spec *spec, const struct 
                                  struct rk_error *error)
 {
     static const uint32_t nothing = RK_LINEAR_NO_COLUMN;
-    const uint32_t columns = use->layer->weight.columns, of_context = rk_layer_columns(spec, use, order);
+    const uint32_t columns = use->layer->weight.columns;
     struct rk_linear **rest = &towers->layers[use->stage][use->index], **part = &towers->context_part[use->stage];
+    if (use->stage == RK_STAGE_CROSS_W) { /* what it gives is multiplied with what V reads */
+        const struct rk_layer_use v = {&spec->interaction.cross[use->index].v, RK_STAGE_CROSS_V, use->index};
+        rk_layer_columns(spec, &v, order);
+        return pack_part(use, weights, NULL, columns, order, true, rest, error);
+    }
+    const uint32_t of_context = rk_layer_columns(spec, use, order);
     if (of_context == 0)
-        return pack_part(use, weights, order, columns, true, rest, error);
-    const enum rk_status status = pack_part(use, weights, order, of_context, true, part, error);
+        return pack_part(use, weights, order, columns, NULL, true, rest, error);
+    const enum rk_status status = pack_part(use, weights, order, of_context, NULL, true, part, error);
     if (status != RK_OK)
         return status;
     return of_context == columns
-               ? pack_part(use, weights, &nothing, 1, false, rest, error)
-               : pack_part(use, weights, order + of_context, columns - of_context, false, rest, error);
+               ? pack_part(use, weights, &nothing, 1, NULL, false, rest, error)
+               : pack_part(use, weights, order + of_context, columns - of_context, NULL, false, rest, error);
 }
 
 static size_t bytes_of(const struct rk_linear *linear)

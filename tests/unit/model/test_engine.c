@@ -411,7 +411,7 @@ Test(engine, it_says_what_it_runs_on)
 /* What an observer was shown: for each layer the inputs of one candidate after the other, in double precision. */
 struct seen {
     const struct rk_model *model;
-    uint32_t rows[RK_STAGE_COUNT][SMALL_MAX], requests[RK_STAGE_COUNT];
+    uint32_t rows[RK_STAGE_COUNT][SMALL_MAX], context_rows[RK_STAGE_COUNT];
     float low[RK_STAGE_COUNT][SMALL_MAX], high[RK_STAGE_COUNT][SMALL_MAX];
 };
 
@@ -429,9 +429,10 @@ static void see(void *context, enum rk_stage stage, uint32_t index, uint32_t fir
     const uint32_t width = layers[l].layer->weight.columns,
                    shared = rk_layer_columns(&seen->model->spec, &layers[l], order);
     cr_assert_leq(width, 1024);
-    if (first_column == 0 && shared > 0) { /* the context's part: once for each run of the engine */
+    if (first_column == 0 && shared > 0) { /* the context's part: the same row for each candidate */
         cr_assert_eq(columns, shared);
-        seen->requests[stage] += rows;
+        cr_assert_eq(stride, 0);
+        seen->context_rows[stage] += rows;
     } else {
         cr_assert_eq(first_column, shared);
         cr_assert_eq(columns, width - shared);
@@ -446,29 +447,29 @@ static void see(void *context, enum rk_stage stage, uint32_t index, uint32_t fir
 
 Test(engine, an_observer_sees_what_every_layer_reads)
 {
+    enum { COUNT = 300 };
     struct random random = random_from_seed();
     for (int op = 0; op < 3; op++) {
         const struct small_shape shape = small_shape_typical((enum rk_interaction_op)op);
         struct rk_model model;
         small_model_describe(&model, &shape);
         small_model_open(&model, &random);
-        struct rk_engine *engine = create_engine(&model, 16);
+        struct rk_engine *engine = create_engine(&model, op == 0 ? 16 : COUNT); /* many runs, or many tiles */
         struct seen seen = {.model = &model};
         cr_assert_eq(rk_engine_observe(engine, see, &seen), RK_OK);
-        const struct rk_request request = small_bound_request(&model.spec, 50, 2, &random, &arena);
-        float logits[100];
+        const struct rk_request request = small_bound_request(&model.spec, COUNT, 2, &random, &arena);
+        float logits[2 * COUNT];
         cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
         struct rk_layer_use layers[RK_MAX_LAYER_USES];
         const size_t count = rk_model_spec_layers(&model.spec, layers);
         for (size_t l = 0; l < count; l++)
-            cr_assert_eq(seen.rows[layers[l].stage][layers[l].index], 50, "stage %d layer %u: %u rows",
+            cr_assert_eq(seen.rows[layers[l].stage][layers[l].index], COUNT, "stage %d layer %u: %u rows",
                          (int)layers[l].stage, layers[l].index, seen.rows[layers[l].stage][layers[l].index]);
-        cr_assert_eq(seen.requests[RK_STAGE_BOTTOM], 4, "50 candidates in runs of 16: %u",
-                     seen.requests[RK_STAGE_BOTTOM]);
-        cr_assert_eq(seen.requests[op == RK_INTERACTION_DCN_V2 ? RK_STAGE_CROSS_V : RK_STAGE_TOP], 4);
+        cr_assert_eq(seen.context_rows[RK_STAGE_BOTTOM], COUNT, "%u rows", seen.context_rows[RK_STAGE_BOTTOM]);
+        cr_assert_eq(seen.context_rows[op == RK_INTERACTION_DCN_V2 ? RK_STAGE_CROSS_V : RK_STAGE_TOP], COUNT);
         /* The first layer reads the request itself; ReLU leaves nothing negative for the second. */
         float low = 0.0f, high = 0.0f;
-        for (int i = 0; i < 2 + 3 * 50; i++) {
+        for (int i = 0; i < 2 + 3 * COUNT; i++) {
             const float value = i < 2 ? request.context_dense[i] : request.candidate_dense[i - 2];
             low = fminf(low, value);
             high = fmaxf(high, value);
@@ -477,7 +478,7 @@ Test(engine, an_observer_sees_what_every_layer_reads)
         cr_assert(seen.low[RK_STAGE_BOTTOM][1] == 0.0f && seen.high[RK_STAGE_BOTTOM][1] > 0.0f);
         cr_assert_eq(rk_engine_observe(engine, NULL, NULL), RK_OK);
         cr_assert_eq(rk_engine_score(engine, &request, logits), RK_OK);
-        cr_assert_eq(seen.rows[RK_STAGE_TOP][0], 50, "it went on after it was told to stop");
+        cr_assert_eq(seen.rows[RK_STAGE_TOP][0], COUNT, "it went on after it was told to stop");
         rk_engine_destroy(engine);
         small_model_close(&model);
     }

@@ -17,22 +17,6 @@ static void put(float *matrix, uint32_t row, uint32_t stride, const struct rk_ve
     to[1] = SECOND;
 }
 
-/* What the context's part of the top MLP's first layer reads. */
-struct seen {
-    uint32_t columns;
-    float values[32];
-};
-
-static void see(void *context, enum rk_stage stage, uint32_t index, uint32_t first_column, const float *values,
-                uint32_t rows, uint32_t columns, size_t stride)
-{
-    struct seen *seen = context;
-    (void)stride;
-    cr_assert(stage == RK_STAGE_TOP && index == 0 && first_column == 0 && rows == 1 && columns <= 32);
-    seen->columns = columns;
-    memcpy(seen->values, values, columns * sizeof *values);
-}
-
 /* first, second: [count] products without what the second elements add, in the spec's order. */
 static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum rk_pairs pairs, bool self,
                           uint32_t count, const float *first, const float *second)
@@ -69,6 +53,8 @@ static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum
     float *context = rk_scratch_cut(&scratch, context_stride, sizeof *context);
     float *candidate = rk_scratch_cut(&scratch, 2u * candidate_stride, sizeof *candidate);
     struct rk_matrix out = rk_scratch_cut_matrix(&scratch, 2, rk_matrix_row_bytes(RK_DENSE_F32, top_in));
+    struct rk_context_part part = {.linear = model.towers->context_part[RK_STAGE_TOP], .stage = RK_STAGE_TOP};
+    rk_context_part_cut(&part, 2, &scratch);
     rk_interaction_cut(interaction, 2, &scratch);
     cr_assert_lt(scratch.end, sizeof memory);
 
@@ -79,7 +65,7 @@ static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum
     put(x_of_candidate ? candidate : context, 0, candidate_stride, x, 2);
     if (x_of_candidate)
         put(candidate, 1, candidate_stride, x, 13);
-    const struct rk_segment segment = {0, 2};
+    const struct rk_segment segment = {0, 2, 2};
     const uint32_t segment_of[2] = {0, 0};
     const struct rk_tile tile = {.segments = &segment,
                                  .segment_of = segment_of,
@@ -87,20 +73,20 @@ static void expect_dot_in(enum rk_dense_format format, bool x_of_candidate, enum
                                  .num_rows = 2,
                                  .context = context,
                                  .candidate = candidate};
-    struct seen seen = {0};
-    const struct rk_observer observer = {see, &seen};
-    rk_interaction_run(interaction, &tile, &observer, &out);
+    const struct rk_observer nobody = {0};
+    rk_interaction_run(interaction, &tile, &nobody, &part, &out);
 
     uint32_t order[32];
     const struct rk_layer_use top = {&model.spec.top.layers[0], RK_STAGE_TOP, 0};
     const uint32_t shared = rk_layer_columns(&model.spec, &top, order);
-    cr_assert_eq(seen.columns, shared, "the context's part reads %u columns of %u", seen.columns, shared);
+    cr_assert_eq(rk_linear_columns(part.linear), shared);
+    const float *of_context = part.in.values;
     for (uint32_t row = 0; row < 2; row++) {
         const float *own = (const float *)((const unsigned char *)out.values + row * out.row_bytes);
         bool there[32] = {false};
         for (uint32_t c = 0; c < top_in; c++) {
             const uint32_t column = order[c];
-            const float got = c < shared ? seen.values[c] : own[c - shared];
+            const float got = c < shared ? of_context[c] : own[c - shared];
             cr_assert(column < top_in && !there[column], "column %u stands for the spec's %u, which is there already",
                       c, column);
             there[column] = true;
@@ -166,17 +152,28 @@ Test(interaction, the_contexts_columns_come_first)
             for (uint32_t c = 0; c < columns; c++) {
                 cr_assert(order[c] < columns && !there[order[c]]);
                 there[order[c]] = true;
-                if (shared == 0)
-                    cr_assert(order[c] == c || uses[u].index == 0);
             }
-            /* under cat and dcn_v2 a column belongs to the side of its vector */
-            const bool concatenated =
-                uses[u].index == 0 && spec->interaction.op != RK_INTERACTION_DOT &&
-                uses[u].stage == (spec->interaction.op == RK_INTERACTION_CAT ? RK_STAGE_TOP : RK_STAGE_CROSS_V);
-            for (uint32_t v = 0, first = 0; concatenated && first < columns; first += rk_vector_dim(spec, v++))
-                for (uint32_t c = 0; c < columns; c++)
-                    if (order[c] >= first && order[c] < first + rk_vector_dim(spec, v))
-                        cr_assert_eq(c < shared, rk_vector_side(spec, v) == RK_SIDE_CONTEXT);
+            /* The concatenation: the context's vectors, which V of the first cross layer and the top MLP under cat have
+             * apart, then the candidate's, each side's in the spec's order. */
+            const bool reads_all =
+                           uses[u].stage == RK_STAGE_CROSS_V || (uses[u].stage == RK_STAGE_TOP && uses[u].index == 0),
+                       crossed =
+                           uses[u].index > 0 || (uses[u].stage == RK_STAGE_TOP && spec->interaction.num_cross > 0);
+            if (!reads_all || spec->interaction.op == RK_INTERACTION_DOT) {
+                for (uint32_t c = 0; c < columns && !reads_all; c++)
+                    cr_assert_eq(order[c], c);
+                continue;
+            }
+            uint32_t vectors_of_context = 0;
+            bool of_context[4096];
+            for (uint32_t v = 0, first = 0; first < columns; first += rk_vector_dim(spec, v++))
+                for (uint32_t c = first; c < first + rk_vector_dim(spec, v); c++)
+                    vectors_of_context += of_context[c] = rk_vector_side(spec, v) == RK_SIDE_CONTEXT;
+            cr_assert_eq(shared, crossed ? 0 : vectors_of_context);
+            for (uint32_t c = 0; c < columns; c++) {
+                cr_assert_eq(of_context[order[c]], c < vectors_of_context);
+                cr_assert(c == 0 || c == vectors_of_context || order[c - 1] < order[c]);
+            }
         }
         small_model_close(&model);
     }
