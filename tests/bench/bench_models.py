@@ -1,55 +1,71 @@
 #!/usr/bin/python3
-"""Candidates per second on one core: the steam model and a synthetic DLRM, in batches of 1, 32, 128 and 512.
+"""Candidates per second on one core, where the time goes, and how near that is to what the core could do.
 
-    bench_models.py [--build DIR] [--rows N] [--seconds S] [--json]
+    bench_models.py [--build DIR] [--rows N] [--seconds S] [--batch 1,32,128,512] [--roofline F.svg] [--json]
 
-The DLRM has 26 tables x 128, bottom 13-512-256-128, top 479-1024-1024-512-256-1; rankpack makes it once, in BUILD/bench. bench_engine then
-alternates the engine with the limits that it probes in the same run: the rate of a large sgemm, and a gather that only touches the rows."""
+The demo model, a DLRM with 26 tables x 128 and the shape of MLPerf's DLRM-DCNv2, both made once by rankpack in BUILD/bench, as they are and with int8 rows
+and bf16 or int8 towers. bench_engine alternates the engine with the limits that it probes in the same run: reading the rows, and multiplying in each format."""
 
-import json
-import subprocess
 import sys
 
 import bench_common
+import roofline
+
+TARGET = 0.85
 
 
 def arguments():
     parser = bench_common.parser(__doc__)
-    parser.add_argument("--rows", type=int, default=100000, help="of each of the 26 tables (100000 rows are 49 MiB a table)")
+    parser.add_argument("--rows", type=int, default=100000, help="most rows of a table (100000 rows are 49 MiB a table)")
     parser.add_argument("--seconds", type=float, default=1, help="measuring time of each size and probe")
+    parser.add_argument("--batch", default="1,32,128,512", help="candidates per batch")
+    parser.add_argument("--models", default="", help="only models whose names contain this")
+    parser.add_argument("--roofline", help="draw the stages of the largest batch into this SVG file")
     return parser.parse_args()
 
 
-def synthetic(rankpack, folder, rows):
-    """The package and its requests, made once for each number of rows."""
-    package, requests = folder / f"dlrm-26x128-{rows}" / "1", folder / f"dlrm-26x128-{rows}.jsonl"
-    if not (package.exists() and requests.exists()):
-        print(f"making a DLRM of 26 tables of {rows} rows in {package}", file=sys.stderr, flush=True)
-        subprocess.run([rankpack, "synth", "--shape", "dlrm-26x128", "--max-rows", str(rows), "--output", package, "--requests", "32",
-                        "--candidates", "512", "--requests-output", requests], check=True, stdout=subprocess.DEVNULL)
-    return package, requests
+def models(options):
+    fixture = bench_common.fixture(options.build)
+    yield "steam", fixture.repository_of("steam") / "steam/1", fixture.DEMO / "requests.jsonl"
+    for shape, candidates in ("dlrm-26x128", 512), ("mlperf-dlrm-dcnv2", 256):
+        package = requests = None
+        for towers in "fp32", "bf16", "int8":
+            name = f"{shape} {towers}"
+            if options.models not in name:
+                continue
+            if package is None:
+                package, requests = bench_common.synthetic(options, f"{shape}-{options.rows}", ["--shape", shape, "--max-rows", options.rows], 32, candidates)
+            yield name, package if towers == "fp32" else bench_common.quantised(options, package, "int8", towers), requests
+
+
+def print_table(name, found):
+    peaks = ", ".join(f"{number_format} {rate:.0f}" for number_format, rate in found["macs_per_us"].items())
+    print(f"\n{name} (peaks, multiply-adds per us: {peaks})")
+    print(f"{'batch':>6} {'candidates/s':>13} | {'us/candidate':>12} {'lookup':>8} {'interaction':>11} {'towers':>8} {'rest':>7} | "
+          f"{'gather':>8} {'compute':>8} {'of limit':>8}")
+    for row in found["results"]:
+        each = [us / row["batch"] for us in (row["us_per_batch"], *row["stages_us"].values(), row["gather_us"], row["compute_us"])]
+        print(f"{row['batch']:6} {row['candidates_per_s']:13.0f} | {each[0]:12.3f} {each[1]:8.3f} {each[2]:11.3f} {each[3]:8.3f} {each[4]:7.3f} | "
+              f"{each[5]:8.3f} {each[6]:8.3f} {row['of_limit']:8.1%}")
+    sys.stdout.flush()
 
 
 def main():
     options = arguments()
-    fixture = bench_common.fixture(options.build)
-
-    folder = options.build / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    models = {
-        "steam": (fixture.repository_of("steam") / "steam/1", fixture.DEMO / "requests.jsonl"),
-        "dlrm-26x128": synthetic(fixture.RANKPACK, folder, options.rows),
-    }
     results = {}
-    for name, (package, requests) in models.items():
-        command = [options.build / "tests/bench/bench_engine", "--model", package, "--requests", requests, "--seconds", str(options.seconds)]
-        if options.json:
-            results[name] = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
-        else:
-            print(f"== {name}", flush=True)
-            subprocess.run(command, check=True)
+    for name, package, requests in models(options):
+        if options.models not in name:
+            continue
+        results[name] = bench_common.measure(options, "bench_engine", "--model", package, "--requests", requests, "--seconds", options.seconds,
+                                             "--batch", options.batch)
+        if not options.json:
+            print_table(name, results[name])
     if options.json:
-        print(json.dumps(results, indent=2))
+        bench_common.print_json(results)
+    else:
+        print(f"\nof limit: the longer of gather and compute, over what it took; the target is {TARGET:.0%} in large batches")
+    if options.roofline:
+        roofline.draw(options.roofline, results)
 
 
 if __name__ == "__main__":

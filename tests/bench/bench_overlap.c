@@ -1,0 +1,82 @@
+/* How far lookups and multiplications hide one another, on one core.
+ *
+ *   bench_overlap --model DIR --requests F.jsonl [--candidates 512] [--seconds 6] [--json]
+ *
+ * By turns, round after round: whole batches; their lookups alone; the same batches with empty bags, so that all but
+ * the lookups is left. Printed are medians and whole / max(lookups, the rest): 1 if the shorter hides behind the
+ * longer, up to 2 if nothing does. Times are this thread's share of the processor. tests/bench/bench_overlap.py makes a
+ * model whose two halves take about as long. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/bench/engine_input.h"
+#include "tests/bench/probes.h"
+
+enum { ROUNDS = 21, MAX_BATCHES = 64 };
+
+int main(int argc, char **argv)
+{
+    static const struct option known[] = {{"model", required_argument, NULL, 'm'},
+                                          {"requests", required_argument, NULL, 'r'},
+                                          {"candidates", required_argument, NULL, 'c'},
+                                          {"seconds", required_argument, NULL, 's'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {0}};
+    const char *path = NULL, *requests = NULL;
+    uint32_t candidates = 512;
+    double seconds = 6.0;
+    bool json = false, good = true;
+    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+        if (option == 'm')
+            path = optarg;
+        else if (option == 'r')
+            requests = optarg;
+        else if (option == 'c')
+            candidates = (uint32_t)strtoul(optarg, NULL, 10);
+        else if (option == 's')
+            seconds = strtod(optarg, NULL);
+        else if (option == 'j')
+            json = true;
+        else
+            good = false;
+    }
+    if (!good || path == NULL || requests == NULL || candidates == 0 || !(seconds > 0) || optind < argc) {
+        fprintf(stderr,
+                "usage: bench_overlap --model DIR --requests F.jsonl [--candidates 512] [--seconds 6] [--json]\n");
+        return 2;
+    }
+    bench_pin(BENCH_THIS_CORE);
+    struct rk_model *model = bench_model(path, true);
+    struct bench_batches batches = bench_batches(model, requests, candidates, MAX_BATCHES),
+                         empty = bench_without_ids(&batches);
+    struct rk_engine *engine = NULL;
+    struct rk_error error = {0};
+    if (rk_engine_create(model, candidates, &engine, &error) != RK_OK)
+        bench_fail("engine", &error);
+    double whole[ROUNDS], lookup[ROUNDS], rest[ROUNDS], gather[ROUNDS];
+    const double slice = seconds / 4 / ROUNDS;
+    for (int round = 0; round < ROUNDS; round++) {
+        whole[round] = bench_run(engine, &batches, slice);
+        lookup[round] = bench_lookup(&batches, slice);
+        rest[round] = bench_run(engine, &empty, slice);
+        gather[round] = bench_gather(&batches, slice);
+    }
+    const double all_us = median(whole, ROUNDS), lookup_us = median(lookup, ROUNDS), rest_us = median(rest, ROUNDS),
+                 gather_us = median(gather, ROUNDS), longer = lookup_us > rest_us ? lookup_us : rest_us;
+    if (json)
+        printf(
+            "{\"bench\": \"overlap\", \"candidates\": %u, \"whole_us\": %.3f, \"lookup_us\": %.3f, \"rest_us\": %.3f, "
+            "\"gather_us\": %.3f, \"ratio\": %.4f, \"table_bytes\": %llu}\n",
+            candidates, all_us, lookup_us, rest_us, gather_us, all_us / longer,
+            (unsigned long long)rk_model_bytes(model));
+    else
+        printf(
+            "%u candidates, %.1f GiB: whole %.1f us, lookups alone %.1f us (gather floor %.1f us), the rest alone %.1f "
+            "us: %.2f times the longer\n",
+            candidates, (double)rk_model_bytes(model) / (1 << 30), all_us, lookup_us, gather_us, rest_us,
+            all_us / longer);
+    rk_engine_destroy(engine);
+    rk_model_close(model);
+    return 0;
+}
