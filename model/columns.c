@@ -37,12 +37,6 @@ uint32_t rk_vector_ranks(const struct rk_model_spec *spec, uint32_t ranks[RK_MAX
     return of_context;
 }
 
-static void in_order(uint32_t columns, uint32_t *order)
-{
-    for (uint32_t c = 0; c < columns; c++)
-        order[c] = c;
-}
-
 /* The context's vectors one after the other, then the candidate's. */
 static uint32_t order_concatenation(const struct rk_model_spec *spec, uint32_t *order)
 {
@@ -50,8 +44,9 @@ static uint32_t order_concatenation(const struct rk_model_spec *spec, uint32_t *
     uint32_t next = 0, of_context = 0;
     for (int side = RK_SIDE_CONTEXT; side <= RK_SIDE_CANDIDATE; side++) {
         for (uint32_t v = 0, column = 0; v < count; column += rk_vector_dim(spec, v++))
-            for (uint32_t i = 0; (int)rk_vector_side(spec, v) == side && i < rk_vector_dim(spec, v); i++)
-                order[next++] = column + i;
+            for (uint32_t i = 0; (int)rk_vector_side(spec, v) == side && i < rk_vector_dim(spec, v); i++, next++)
+                if (order != NULL)
+                    order[next] = column + i;
         of_context = side == RK_SIDE_CONTEXT ? next : of_context;
     }
     return of_context;
@@ -66,6 +61,8 @@ static uint32_t order_products(const struct rk_model_spec *spec, uint32_t *order
     const uint32_t shared_pairs = (uint32_t)rk_gram_elements(rk_vector_ranks(spec, ranks), self);
     const bool x_is_shared = has_x(spec) && rk_vector_side(spec, 0) == RK_SIDE_CONTEXT;
     const uint32_t x = x_is_shared ? 0 : shared_pairs, pairs_before = x_is_shared ? widths.bottom_out : 0;
+    if (order == NULL)
+        return pairs_before + shared_pairs;
     for (uint32_t c = 0; c < widths.bottom_out; c++)
         order[x + c] = c;
     uint32_t column = widths.bottom_out;
@@ -92,7 +89,8 @@ uint32_t rk_layer_columns(const struct rk_model_spec *spec, const struct rk_laye
         const bool crossed = use->index > 0 || (reads_interaction && op == RK_INTERACTION_DCN_V2);
         return crossed ? 0 : of_context; /* a cross layer has mixed the sides */
     }
-    in_order(use->layer->weight.columns, order);
+    for (uint32_t c = 0; order != NULL && c < use->layer->weight.columns; c++)
+        order[c] = c;
     const bool reads_dense = use->stage == RK_STAGE_BOTTOM && use->index == 0;
     return reads_dense && spec->num_candidate_dense > 0 ? spec->num_context_dense : 0;
 }

@@ -17,8 +17,8 @@
 
 #include "model/spec.h"
 
-/* order[the layer's inputs]: which of the spec's columns stands in column c. Returns how many, from the first on,
- * belong to the context; 0 for a layer that is in one part. */
+/* order[the layer's inputs], or NULL: which of the spec's columns stands in column c. Returns how many, from the first
+ * on, belong to the context; 0 for a layer that is in one part. */
 uint32_t rk_layer_columns(const struct rk_model_spec *spec, const struct rk_layer_use *use, uint32_t *order);
 
 enum rk_side rk_vector_side(const struct rk_model_spec *spec, uint32_t vector);

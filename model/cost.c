@@ -1,6 +1,8 @@
-/* What a model costs to run, counted from its spec. Multiply-adds are those of the mathematics (a dot product of two
- * vectors of length n is n), whatever the engine saves by computing the context once. */
+/* What a model costs to run, counted from its spec. Multiply-adds are those of the mathematics: a dot product of two
+ * vectors of length n is n. */
+#include "model/columns.h"
 #include "model/spec.h"
+#include "quant/gram.h"
 
 static uint64_t tensor_elements(const struct rk_tensor_spec *tensor)
 {
@@ -9,13 +11,19 @@ static uint64_t tensor_elements(const struct rk_tensor_spec *tensor)
 
 static void add_towers(const struct rk_model_spec *spec, struct rk_model_cost *cost)
 {
-    struct rk_tensor_use uses[RK_MAX_TENSOR_USES];
-    const size_t count = rk_model_spec_tensors(spec, uses);
-    for (size_t i = 0; i < count; i++) {
-        if (uses[i].part == RK_TENSOR_WEIGHT)
-            cost->multiply_adds += tensor_elements(uses[i].tensor);
-        cost->weight_bytes += uses[i].bytes;
+    struct rk_layer_use layers[RK_MAX_LAYER_USES];
+    const size_t num_layers = rk_model_spec_layers(spec, layers);
+    for (size_t l = 0; l < num_layers; l++) {
+        const struct rk_tensor_spec *weight = &layers[l].layer->weight;
+        const bool of_context = layers[l].stage == RK_STAGE_BOTTOM && spec->num_candidate_dense == 0;
+        const uint64_t shared = of_context ? weight->columns : rk_layer_columns(spec, &layers[l], NULL);
+        cost->multiply_adds += tensor_elements(weight);
+        cost->context_multiply_adds += shared * weight->rows;
     }
+    struct rk_tensor_use tensors[RK_MAX_TENSOR_USES];
+    const size_t count = rk_model_spec_tensors(spec, tensors);
+    for (size_t i = 0; i < count; i++)
+        cost->weight_bytes += tensors[i].bytes;
 }
 
 static void add_interaction(const struct rk_model_spec *spec, struct rk_model_cost *cost)
@@ -23,9 +31,10 @@ static void add_interaction(const struct rk_model_spec *spec, struct rk_model_co
     const struct rk_interaction_spec *interaction = &spec->interaction;
     const struct rk_model_widths widths = rk_model_spec_widths(spec);
     if (interaction->op == RK_INTERACTION_DOT && widths.num_vectors > 0) {
-        uint64_t num_pairs = widths.top_in - widths.bottom_out;
-        uint64_t dim = widths.bottom_out > 0 ? widths.bottom_out : widths.pooled / widths.num_vectors;
+        uint32_t ranks[RK_MAX_FEATURES + 1];
+        const uint64_t dim = rk_vector_dim(spec, 0), num_pairs = widths.top_in - widths.bottom_out;
         cost->multiply_adds += num_pairs * dim;
+        cost->context_multiply_adds += rk_gram_elements(rk_vector_ranks(spec, ranks), interaction->self) * dim;
     }
     cost->multiply_adds += (uint64_t)interaction->num_cross * widths.top_in; /* x0 * y */
 }

@@ -164,10 +164,10 @@ struct rk_model_widths rk_model_spec_widths(const struct rk_model_spec *spec);
 /* "int8/int4 rows, fp32/int8 towers", in `text`, cut off at size bytes. Returns it. Only for a checked spec. */
 const char *rk_model_spec_formats(const struct rk_model_spec *spec, char *text, size_t size);
 
-/* What one candidate costs: for `inspect` and for capacity planning. Context features are counted as if the request had
- * one candidate. Bytes assume ids_per_feature rows per bag. */
+/* What a request costs: for `inspect` and for capacity planning. Bytes assume ids_per_feature rows per bag. */
 struct rk_model_cost {
-    uint64_t multiply_adds;                  /* per candidate: towers and interaction */
+    uint64_t multiply_adds;                  /* of a request of one candidate: towers and interaction */
+    uint64_t context_multiply_adds;          /* of these, done once per request however many candidates it has */
     uint64_t weight_bytes;                   /* tower weights, read once per batch */
     uint64_t context_bytes, candidate_bytes; /* rows read per request, and per candidate */
 };

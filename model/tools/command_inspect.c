@@ -114,7 +114,8 @@ static void print_cost(const struct rk_model_spec *spec, double ids_per_feature)
 {
     struct rk_model_cost cost = rk_model_spec_cost(spec, ids_per_feature);
     printf("\ncost, with %g id%s per feature\n", ids_per_feature, ids_per_feature == 1 ? "" : "s");
-    printf("  multiply-adds per candidate      %" PRIu64 "\n", cost.multiply_adds);
+    printf("  multiply-adds per request        %" PRIu64 "\n", cost.context_multiply_adds);
+    printf("  multiply-adds per candidate      %" PRIu64 "\n", cost.multiply_adds - cost.context_multiply_adds);
     printf("  bytes of rows per candidate      %" PRIu64 "\n", cost.candidate_bytes);
     printf("  bytes of rows per request        %" PRIu64 "\n", cost.context_bytes);
     printf("  bytes of weights per batch       %" PRIu64 "\n", cost.weight_bytes);
@@ -193,14 +194,15 @@ static void print_json(const struct rk_model *model, double ids_per_feature, con
                             json_string(rk_dense_format_name(spec->interaction.cross[0].v.format)));
     }
     json_t *root =
-        json_pack("{s:s, s:I, s:I, s:I, s:{s:o, s:o}, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:I, s:I, s:I, s:I}}",
+        json_pack("{s:s, s:I, s:I, s:I, s:{s:o, s:o}, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:f, s:I, s:I, s:I, s:I, s:I}}",
                   "name", spec->name, "bytes", (json_int_t)rk_model_bytes(model), "rows_bytes",
                   (json_int_t)all_rows_bytes(spec), "weights_bytes", (json_int_t)spec->weights_bytes, "dense",
                   "context", name_list(spec->context_dense, spec->num_context_dense), "candidate",
                   name_list(spec->candidate_dense, spec->num_candidate_dense), "tables", tables, "features", features,
                   "bottom_mlp", layer_widths(&spec->bottom), "interaction", interaction, "top_mlp",
                   layer_widths(&spec->top), "heads", name_list(spec->heads, spec->num_heads), "cost", "ids_per_feature",
-                  ids_per_feature, "multiply_adds_per_candidate", (json_int_t)cost.multiply_adds,
+                  ids_per_feature, "multiply_adds_per_request", (json_int_t)cost.context_multiply_adds,
+                  "multiply_adds_per_candidate", (json_int_t)(cost.multiply_adds - cost.context_multiply_adds),
                   "row_bytes_per_candidate", (json_int_t)cost.candidate_bytes, "row_bytes_per_request",
                   (json_int_t)cost.context_bytes, "weight_bytes_per_batch", (json_int_t)cost.weight_bytes);
     json_object_set_new(root, "bottom_mlp_formats", layer_formats(&spec->bottom));

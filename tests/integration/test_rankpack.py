@@ -138,7 +138,9 @@ class TestCommands(unittest.TestCase):
         described = json.loads(rankpack("inspect", self.package, "--json").stdout)
         dense = 7 * 64 + 64 * 32 + 32 * 16
         pairs, top = 7 * 6 // 2, 64 * (16 + 7 * 6 // 2) + 64 * 32 + 32 * 2
-        self.assertEqual(described["cost"]["multiply_adds_per_candidate"], dense + 16 * pairs + top)
+        shared = 4 * 64 + 3 * (16 + 64)  # four dense inputs, and the products of three context features
+        self.assertEqual(described["cost"]["multiply_adds_per_request"], shared)
+        self.assertEqual(described["cost"]["multiply_adds_per_candidate"], dense + 16 * pairs + top - shared)
         self.assertEqual(described["cost"]["row_bytes_per_candidate"], 3 * 16 * 4)
         self.assertEqual(described["rows_bytes"], sum(table["rows"] * 64 for table in described["tables"]))
         text = rankpack("inspect", self.package).stdout

@@ -78,13 +78,16 @@ Test(spec, widths_follow_from_the_shape)
     }
 }
 
-Test(spec, cost_counts_what_a_candidate_takes)
+Test(spec, cost_counts_what_requests_and_candidates_take)
 {
     const uint64_t bottom = 5 * 16 + 16 * 8, bottom_bias = 16 + 8;
     struct rk_model_cost cost = rk_model_spec_cost(&model.spec, 2.5);
     uint64_t top = 18 * 24 + 24 * 12 + 12 * 2;
     const uint64_t top_bias = 24 + 12 + 2;
     cr_assert_eq(cost.multiply_adds, bottom + 10 * 8 + top, "%llu", (unsigned long long)cost.multiply_adds);
+    /* two dense inputs to 16, and the product of the two context features, once more to 24 */
+    cr_assert_eq(cost.context_multiply_adds, 2 * 16 + 1 * 8 + 1 * 24, "%llu",
+                 (unsigned long long)cost.context_multiply_adds);
     cr_assert_eq(cost.weight_bytes, 4 * (bottom + bottom_bias + top + top_bias));
     cr_assert_eq(cost.context_bytes, 160); /* two features of 32 bytes, 2.5 rows each */
     cr_assert_eq(cost.candidate_bytes, 160);
@@ -92,7 +95,18 @@ Test(spec, cost_counts_what_a_candidate_takes)
     cost = rk_model_spec_cost(&model.spec, 1);
     top = 40 * 24 + 24 * 12 + 12 * 2;
     cr_assert_eq(cost.multiply_adds, bottom + 2 * (2 * 40 * 4 + 40) + top);
+    cr_assert_eq(cost.context_multiply_adds,
+                 2 * 16 + 2 * 8 * 4); /* both features' 8 numbers in the first V of rank 4 */
     cr_assert_eq(cost.weight_bytes, 4 * (bottom + bottom_bias + 2 * (2 * 40 * 4 + 40) + top + top_bias));
+    describe(RK_INTERACTION_CAT);
+    cost = rk_model_spec_cost(&model.spec, 1);
+    cr_assert_eq(cost.multiply_adds, bottom + top);
+    cr_assert_eq(cost.context_multiply_adds, 2 * 16 + 2 * 8 * 24);
+    /* Without candidate's dense inputs, all of the bottom MLP and x are the context's. */
+    model.spec.num_candidate_dense = 0;
+    model.spec.num_context_dense = 5;
+    cost = rk_model_spec_cost(&model.spec, 1);
+    cr_assert_eq(cost.context_multiply_adds, bottom + (8 + 2 * 8) * 24);
 }
 
 Test(spec, names_are_printable_unique_and_bounded)
