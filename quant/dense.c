@@ -106,7 +106,7 @@ void rk_dense_decode(enum rk_dense_format format, const void *elements, const fl
 
 void rk_dense_input_scale(float low, float high, float *scale, float *inverse_scale, int32_t *zero)
 {
-    *scale = high / 255.0f - low / 255.0f;
+    *scale = low == 0.0f ? high / 255.0f : high / 255.0f - low / 255.0f; /* the same bits, sooner */
     if (*scale < FLT_MIN) {
         *scale = *inverse_scale = 0.0f;
         *zero = 0;
@@ -114,5 +114,5 @@ void rk_dense_input_scale(float low, float high, float *scale, float *inverse_sc
     }
     *inverse_scale = 1.0f / *scale;
     const float exact = rintf(-low * *inverse_scale);
-    *zero = exact > 0.0f ? (int32_t)fminf(exact, 255.0f) : 0; /* 0 for a NaN */
+    *zero = exact >= 255.0f ? 255 : exact > 0.0f ? (int32_t)exact : 0; /* 0 for a NaN */
 }

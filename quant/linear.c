@@ -213,7 +213,8 @@ static uint32_t multiply_gains(const struct rk_linear *linear, const float *x, u
     return count;
 }
 
-/* One row of a layer with gains: once through it for the range, once for the bytes. */
+/* One row of a layer with gains: once through it for the range, once for the bytes. A row of one stretch, as most are, is
+ * multiplied once. */
 static void convert_with_gains(const struct rk_linear *linear, const float *x, struct rk_matrix *to, uint32_t r)
 {
     const struct rk_kernels *kernels = rk_kernels_get();
@@ -231,8 +232,9 @@ static void convert_with_gains(const struct rk_linear *linear, const float *x, s
         rk_dense_input_scale(low, high, &to->scales[r], &inverse_scale, &to->zeros[r]);
         zero = to->zeros[r];
     }
+    const bool multiplied = !linear->calibrated && linear->columns <= GAIN_COLUMNS;
     for (uint32_t c = 0, count; c < linear->columns; c += count) {
-        count = multiply_gains(linear, x, c, part);
+        count = multiplied ? linear->columns : multiply_gains(linear, x, c, part);
         kernels->to_u8(part, count, inverse_scale, zero, row + c);
     }
 }
