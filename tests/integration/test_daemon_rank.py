@@ -24,12 +24,15 @@ def big_request(candidates, **fields):
     return rank_request("steam", dict(request, candidates=(some * (candidates // len(some) + 1))[:candidates]), **fields)
 
 
+LARGE = 1000 if TIME_SCALE == 1 else 150  # candidates
+
+
 def slow_repository():
-    """A repository with steam and "slow", which takes tens of microseconds for a candidate; requests of 1000 candidates to that."""
+    """A repository with steam and "slow", which takes tens of microseconds for a candidate; requests of LARGE candidates to that."""
     repository = scratch("repository")
     import_model("steam", repository)
     (repository / "slow").mkdir()
-    rankpack("synth", "--shape", "dlrm-26x128", "--max-rows", 100, "--requests", 1, "--candidates", 1000,
+    rankpack("synth", "--shape", "dlrm-26x128", "--max-rows", 100, "--requests", 1, "--candidates", LARGE,
              "--output", repository / "slow/1", "--requests-output", repository.with_suffix(".jsonl"))
     return repository, read_jsonl(repository.with_suffix(".jsonl"))
 
@@ -191,7 +194,7 @@ class TestAnswers(unittest.TestCase):
 class TestUnderLoad(unittest.TestCase):
     """One worker, kept busy by large requests to a slow model, so that what comes behind them waits; the event loop scores nothing
     itself."""
-    BIG, NUM_BIG = 1000, 12
+    NUM_BIG = 12
     ONE_WORKER = ("--workers", 1, "--in-place-us", 0)
 
     @classmethod
@@ -220,7 +223,7 @@ class TestUnderLoad(unittest.TestCase):
             self.assertGreater(codes.count(CODE.DEADLINE_EXCEEDED), 0, codes)
             self.assertEqual(set(codes) - {CODE.OK, CODE.DEADLINE_EXCEEDED}, set())
             after = status(server)
-            computed = after.batched_candidates - self.BIG * self.NUM_BIG
+            computed = after.batched_candidates - LARGE * self.NUM_BIG
             self.assertLessEqual(computed, 7 * (40 - after.late), f"{after.late} were late")
             self.assertLess(computed, 7 * 40)
 
@@ -236,7 +239,7 @@ class TestUnderLoad(unittest.TestCase):
                 call.result()
             wait_for(lambda: status(server).requests == self.NUM_BIG + 40, "every call has ended")
             after = status(server)
-            self.assertEqual(after.batched_candidates, self.BIG * self.NUM_BIG)
+            self.assertEqual(after.batched_candidates, LARGE * self.NUM_BIG)
             self.assertEqual((after.queued, after.late), (0, 0))
 
     def test_a_full_queue_refuses_with_a_retry_hint_and_serves_what_it_took(self):
@@ -318,7 +321,7 @@ class TestUnderLoad(unittest.TestCase):
 
     def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(self):
         with RankdServer(self.repository, *self.ONE_WORKER) as server:
-            huge = rankd_pb2.RankRequest(model="slow", num_candidates=8 * self.BIG, context=self.big.context)
+            huge = rankd_pb2.RankRequest(model="slow", num_candidates=8 * LARGE, context=self.big.context)
             for _ in range(8):
                 huge.candidates.dense.extend(self.big.candidates.dense)
             for bags in self.big.candidates.ids:
@@ -329,7 +332,7 @@ class TestUnderLoad(unittest.TestCase):
             self.assertIn("left too little time for it", caught.exception.details())
             after = status(server)
             self.assertEqual((after.batches, after.late), (0, 1))
-            self.assertEqual(len(server.stub.Rank(huge, timeout=100 * TIME_SCALE).probabilities), 8 * self.BIG)
+            self.assertEqual(len(server.stub.Rank(huge, timeout=100 * TIME_SCALE).probabilities), 8 * LARGE)
 
 
 class TestInPlace(unittest.TestCase):
@@ -385,9 +388,9 @@ class TestWorkers(unittest.TestCase):
     def test_a_large_request_is_spread_over_idle_workers(self):
         repository, requests = slow_repository()
         with RankdServer(repository, "--workers", 2) as server:
-            server.stub.Rank(rank_request("slow", {**requests[0], "candidates": requests[0]["candidates"][:200]}), timeout=60 * TIME_SCALE)
+            server.stub.Rank(rank_request("slow", {**requests[0], "candidates": requests[0]["candidates"][:140]}), timeout=60 * TIME_SCALE)
             after = status(server)
-            self.assertEqual((after.batches, after.batched_candidates), (2, 200))
+            self.assertEqual((after.batches, after.batched_candidates), (2, 140))
 
     def allowed(self, server, prefix):
         """Thread name: the processors that it may run on, as the kernel lists them."""

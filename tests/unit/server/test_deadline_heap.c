@@ -39,7 +39,7 @@ Test(deadline_heap, the_earliest_deadline_is_on_top_whatever_comes_and_goes)
                 random_below(&random, 3) == 0 ? rare[random_below(&random, 4)] : random_below(&random, 20);
             orders[i] = order++;
             cr_assert(rk_deadline_heap_add(&heap, &jobs[i], orders[i]));
-            cr_assert_neq(jobs[i].place, 0);
+            cr_assert(jobs[i].place != 0);
         } else {
             rk_deadline_heap_remove(&heap, random_below(&random, 2) ? &jobs[i] : top_of(&heap));
         }
