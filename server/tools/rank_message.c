@@ -137,6 +137,7 @@ enum rk_status rk_rank_message_build(const struct rk_ctl_options *options, const
     request.top_k = (uint32_t)options->top;
     request.order_by = (char *)(options->order_by != NULL ? options->order_by : "");
     request.value_model = (char *)(options->value_model != NULL ? options->value_model : "");
+    request.priority = (char *)(options->priority != NULL ? options->priority : "");
     request.include_logits = true;
     request.include_costs = options->costs;
     if (options->value != NULL) {

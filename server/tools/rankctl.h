@@ -18,7 +18,7 @@ enum rk_exit { RK_EXIT_OK = 0, RK_EXIT_FAILED = 1, RK_EXIT_USAGE = 2, RK_EXIT_CA
 
 struct rk_ctl_options {
     const char *target, *model, *requests, *order_by, *titles, *title_feature, *service,
-        *value_model, *value; /* NULL: not given */
+        *value_model, *value, *priority; /* NULL: not given */
     uint64_t top, version, deadline_ms, connect_timeout_ms;
     uint64_t connections, in_flight, seconds, rate;
     bool json, empty, costs, help;

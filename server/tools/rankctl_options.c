@@ -38,6 +38,8 @@ static const struct option {
      "rank by this one of the model's value models"},
     {"value", TEXT, "FORMULA", RK_CTL_RANK | RK_CTL_BENCH, FIELD(value), 0, 0, NULL,
      "rank by this: 0.7*play + 0.3*binge, 0.7*logit(play) + 0.3*logit(binge), or play * binge^0.5"},
+    {"priority", TEXT, "NAME", RK_CTL_RANK | RK_CTL_BENCH, FIELD(priority), 0, 0, NULL,
+     "the class of the requests, of the server's priority_weights; else its first"},
     {"costs", FLAG, NULL, RK_CTL_RANK, FIELD(costs), 0, 0, NULL,
      "also where the time went in the server: a table on standard error, or in the JSON with --json"},
     {"titles", TEXT, "FILE.tsv", RK_CTL_RANK, FIELD(titles), 0, 0, NULL,

@@ -9,7 +9,7 @@ import unittest
 
 import grpc
 
-from rankd_fixture import (RANKD, RankdServer, TIME_SCALE, expected_of, import_model, main, rank_request, rankpack, read_jsonl, repository_of,
+from rankd_fixture import (DEMO, RANKD, RankdServer, TIME_SCALE, expected_of, import_model, main, rank_request, rankpack, read_jsonl, repository_of,
                            requests_of, run, scratch, seed, wait_for)
 import health_pb2
 import rankd_pb2
@@ -307,6 +307,11 @@ class TestUnderLoad(unittest.TestCase):
                 server.stub.Rank(big_request(3, priority="interactive"), timeout=10 * TIME_SCALE)
             self.assertEqual(caught.exception.code(), CODE.INVALID_ARGUMENT)
             self.assertEqual(caught.exception.details(), "priority is 'interactive'; this server has: bulk, live")
+            ranking = ("rank", "--model", "steam", "--requests", DEMO / "requests.jsonl", "--priority")
+            self.assertEqual(len(server.rankctl(*ranking, "live").stdout.splitlines()), len(requests_of("steam")))
+            refused = server.rankctl(*ranking, "nobody", check=False)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("priority is 'nobody'; this server has: bulk, live", refused.stderr)
         wrong = run(RANKD, "--model-repository", self.repository, "--priority-weights", "bulk=1,live", "--check", check=False)
         self.assertEqual(wrong.returncode, 2)
         self.assertIn("priority_weights is 'bulk=1,live': 'live' is no class", wrong.stderr)
@@ -390,7 +395,8 @@ class TestWorkers(unittest.TestCase):
         with RankdServer(repository, "--workers", 2) as server:
             server.stub.Rank(rank_request("slow", {**requests[0], "candidates": requests[0]["candidates"][:140]}), timeout=60 * TIME_SCALE)
             after = status(server)
-            self.assertEqual((after.batches, after.batched_candidates), (2, 140))
+            self.assertEqual(after.batched_candidates, 140)
+            self.assertGreaterEqual(after.batches, 2)  # more when one worker is done before the other has woken
 
     def allowed(self, server, prefix):
         """Thread name: the processors that it may run on, as the kernel lists them."""
