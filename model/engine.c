@@ -38,6 +38,9 @@
 #define TILE_ROWS     128u
 #define SCRATCH_BYTES ((size_t)64 << 20)
 
+/* Rows asked for before they are summed, and from how many on a list looks after itself. */
+enum { AHEAD_ROWS = 64, LONG_ROWS = 16 };
+
 struct rk_engine {
     const struct rk_model *model;
     const struct rk_model_spec *spec;
@@ -189,44 +192,87 @@ static void mark_cost(struct rk_engine *engine, size_t offset)
 }
 #define MARK_COST(engine, part) mark_cost(engine, offsetof(struct rk_run_cost, part))
 
-/* ---- one tile ---- */
+/* ---- lookups ---- */
 
-/* Bags of rows [first, first + count) of one side. */
-static void pool_feature(struct rk_engine *engine, uint32_t feature, const struct rk_bags *bags, uint32_t first,
-                         uint32_t count, float *out, size_t out_stride)
+/* A tile's bag lists: of each feature in turn, one for every segment. */
+struct lookups {
+    const struct rk_engine *engine;
+    const struct rk_tile *tile;
+    uint32_t feature, segment; /* of the next one */
+};
+
+static struct lookups lookups_begin(const struct rk_engine *engine, const struct rk_tile *tile)
 {
-    const struct rk_feature_spec *spec = &engine->spec->features[feature];
-    const struct rk_bag_list list = {
-        .ids = bags->ids,
-        .weights = bags->weights,
-        .offsets = bags->offsets + first,
-        .num_bags = count,
-        .mean = spec->pooling == RK_POOLING_MEAN,
-    };
-    rk_table_pool(rk_model_table(engine->model, spec->table), engine->kernels, &list, out, out_stride);
-    engine->counters.lookups += count;
-    engine->counters.rows += list.offsets[count] - list.offsets[0];
+    struct lookups lookups = {.engine = engine, .tile = tile};
+    if (engine->spec->num_features > 0 && engine->spec->features[0].side == RK_SIDE_CONTEXT)
+        lookups.segment = tile->first_new;
+    return lookups;
 }
 
+struct lookup {
+    struct rk_bag_list bags;
+    const struct rk_table *table;
+    float *out;
+    size_t out_stride;
+};
+
+/* False at the end. Bags of the context are looked up once per request. */
+static bool lookups_next(struct lookups *lookups, struct lookup *lookup)
+{
+    const struct rk_engine *engine = lookups->engine;
+    const struct rk_tile *tile = lookups->tile;
+    const struct rk_feature_spec *features = engine->spec->features;
+    while (lookups->feature < engine->spec->num_features && lookups->segment == tile->num_segments)
+        if (++lookups->feature < engine->spec->num_features)
+            lookups->segment = features[lookups->feature].side == RK_SIDE_CONTEXT ? tile->first_new : 0;
+    if (lookups->feature == engine->spec->num_features)
+        return false;
+    const uint32_t f = lookups->feature, s = lookups->segment++;
+    const struct rk_vector *vector = rk_interaction_feature(engine->interaction, f);
+    const struct rk_slice *part = &engine->parts[s];
+    const struct rk_bags *bags = &part->request->bags[f];
+    const bool context = features[f].side == RK_SIDE_CONTEXT;
+    lookup->bags = (struct rk_bag_list){.ids = bags->ids,
+                                        .weights = bags->weights,
+                                        .offsets = bags->offsets + (context ? 0 : part->first),
+                                        .num_bags = context ? 1 : part->count,
+                                        .mean = features[f].pooling == RK_POOLING_MEAN};
+    lookup->table = rk_model_table(engine->model, features[f].table);
+    lookup->out_stride = context ? engine->context_stride : engine->candidate_stride;
+    lookup->out = (context ? tile->context + (size_t)s * engine->context_stride
+                           : tile->candidate + (size_t)tile->segments[s].first_row * engine->candidate_stride) +
+                  vector->column;
+    return true;
+}
+
+static size_t rows_of(const struct rk_bag_list *bags)
+{
+    return bags->offsets[bags->num_bags] - bags->offsets[0];
+}
+
+/* A long list's rows are on their way while others of it are summed. Short ones, a context's or those of a small batch,
+ * would be waited for one after the other: so the next ones' are asked for before. */
 static void pool_features(struct rk_engine *engine, const struct rk_tile *tile)
 {
-    for (uint32_t f = 0; f < engine->spec->num_features; f++) {
-        const struct rk_vector *vector = rk_interaction_feature(engine->interaction, f);
-        const bool context = vector->side == RK_SIDE_CONTEXT;
-        for (uint32_t s = context ? tile->first_new : 0; s < tile->num_segments; s++) {
-            const struct rk_slice *part = &engine->parts[s];
-            if (context)
-                pool_feature(engine, f, &part->request->bags[f], 0, 1,
-                             tile->context + (size_t)s * engine->context_stride + vector->column,
-                             engine->context_stride);
-            else
-                pool_feature(engine, f, &part->request->bags[f], part->first, part->count,
-                             tile->candidate + (size_t)tile->segments[s].first_row * engine->candidate_stride +
-                                 vector->column,
-                             engine->candidate_stride);
+    struct lookups at = lookups_begin(engine, tile), next = at;
+    struct lookup lookup, coming;
+    size_t ahead = 0; /* rows from `at` to `next` */
+    bool more = true;
+    while (lookups_next(&at, &lookup)) {
+        for (size_t rows; ahead < AHEAD_ROWS && more && (more = lookups_next(&next, &coming)); ahead += rows) {
+            rows = rows_of(&coming.bags);
+            if (rows < LONG_ROWS)
+                rk_table_prefetch(coming.table, engine->kernels, &coming.bags);
         }
+        const size_t rows = rows_of(&lookup.bags);
+        rk_table_pool(lookup.table, engine->kernels, &lookup.bags, lookup.out, lookup.out_stride);
+        ahead -= rows;
+        engine->counters.lookups += lookup.bags.num_bags;
+        engine->counters.rows += rows;
     }
 }
+
+/* ---- one tile ---- */
 
 /* Dense values of a segment's first `rows` candidates, the context's before the candidate's, rows `stride` apart;
  * without the context's where these are read by a part of their own. */
