@@ -11,10 +11,12 @@
 #define MAX_BATCH 16
 
 static const struct rk_model_spec spec = {.num_heads = 2};
-static const struct rk_cost_curve cost = {
-    .num_points = 2, .candidates = {1, MAX_BATCH}, .ns = {1000, 1000 * MAX_BATCH}, .full = MAX_BATCH, .least = 1};
-static const struct rk_served_model models[2] = {{.index = 0, .spec = &spec, .cost = cost},
-                                                 {.index = 1, .spec = &spec, .cost = cost}};
+#define COST                                                                                                           \
+    {                                                                                                                  \
+        .num_points = 2, .candidates = {1, MAX_BATCH}, .ns = {1000, 1000 * MAX_BATCH}, .full = MAX_BATCH, .least = 1   \
+    }
+static const struct rk_served_model models[2] = {{.index = 0, .spec = &spec, .cost = COST},
+                                                 {.index = 1, .spec = &spec, .cost = COST}};
 static const struct rk_priorities priorities = {.count = 2, .classes = {{"interactive", 8}, {"batch", 1}}};
 static atomic_uint num_settled;
 
