@@ -159,7 +159,7 @@ class TestTowers(unittest.TestCase):
                 least = min(rounding(ends[0] * l / 20, ends[1] * h / 20) for l in range(1, 21) for h in range(1, 21))
                 self.assertLessEqual(rounding(low, high), 1.1 * least)
         for request, got in zip(requests, logits(folder / "even/1", folder / "requests.jsonl")):
-            self.assertLess(numpy.abs(got - Oracle(folder / "even/1").logits(request)).max(), 0.02)
+            self.assertLess(numpy.abs(got - Oracle(folder / "even/1").logits(request)).max(), 0.1)
 
     def test_quantised_towers_are_kept_or_refused(self):
         folder = fixture.scratch("again")
