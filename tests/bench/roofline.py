@@ -79,7 +79,7 @@ def draw(path, results):
         out.append(f'<rect x="{WIDTH - RIGHT + 12}" y="{y - 10}" width="10" height="10" fill="{colour}"/>'
                    f'<text x="{WIDTH - RIGHT + 28}" y="{y}">{html.escape(name)}</text>')
     for number, stage in enumerate(("lookup", "towers", "whole")):
-        y = TOP + 130 + 22 * number
+        y = HEIGHT - BOTTOM - 20 * len(found) - 90 + 22 * number
         out.append(f'{mark(MARKS[stage], WIDTH - RIGHT + 17, y - 4, "#555")}<text x="{WIDTH - RIGHT + 28}" y="{y}">{stage}</text>')
     out.append("</svg>")
     with open(path, "w", encoding="utf-8") as file:
