@@ -14,17 +14,13 @@ of its own; the peers also run one process with a thread per core, and the bette
 
 import json
 import os
-import pathlib
 import statistics
 import subprocess
-import sys
 
 import bench_common
+import peer_models
+from peer_models import REQUEST, SIZES, say
 
-SIZES = (1, 32, 128, 512)
-REQUEST = 270
-CANDIDATES = 16384  # in all batches of a size together, but at most MAX_BATCHES of them
-MAX_BATCHES = 512
 FRAMEWORKS = ("torch", "onnx")
 # Times the best peer's rate, by number format and size.
 TARGETS = {"fp32": {1: 3, 32: 3, 128: 1.3, 512: 1.3}, "int8": {1: 8, 32: 8, 128: 2.5, 512: 2.5, REQUEST: 5}}
@@ -32,88 +28,11 @@ TOLERANCE = 1e-4  # of fp32 logits, times max(1, |logit|)
 
 
 def arguments():
-    parser = bench_common.parser(__doc__)
-    parser.add_argument("--venv", type=pathlib.Path, help="where peers/install put the peers (BUILD/peers-venv)")
-    parser.add_argument("--rows", type=int, default=100000, help="of each of the 26 tables (100000 rows are 49 MiB a table)")
-    parser.add_argument("--models", default="dlrm-26x128,steam")
+    parser = peer_models.parser(__doc__)
     parser.add_argument("--formats", default="fp32,int8")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement in each round")
-    options = parser.parse_args()
-    options.venv = options.venv or options.build / "peers-venv"
-    if not (options.venv / "bin/python").exists():
-        raise SystemExit(f"no peers in {options.venv}: run tests/bench/peers/install {options.venv}")
-    return options
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-# ---- models ----
-
-def make(words, output):
-    """Runs a command that makes `output`, unless that is there."""
-    if not output.exists():
-        say(f"making {output}")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
-    return output
-
-
-def everything_per_candidate(config):
-    """The same model, to which every feature comes with the candidate."""
-    config["dense"] = {"context": [], "candidate": [f"{side}_{name}" for side, names in config["dense"].items() for name in names]}
-    for feature in config["features"]:
-        feature["side"] = "candidate"
-    return config
-
-
-def synthetic(fixture, folder, rows):
-    """The package as it is, the one without a context, and requests of the first: bigger than any batch."""
-    requests = folder / "requests.jsonl"
-    shape = [fixture.RANKPACK, "synth", "--shape", "dlrm-26x128", "--max-rows", rows]
-    split = make([*shape, "--output", folder / "split", "--requests", 32, "--candidates", 512, "--requests-output", requests], folder / "split")
-    return split, make([*shape, "--context-features", 0, "--context-dense", 0, "--output", folder / "flat"], folder / "flat"), requests
-
-
-def demo(fixture, folder, _rows):
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "config.json"
-    config.write_text(json.dumps(everything_per_candidate(json.loads((fixture.DEMO / "config.json").read_text(encoding="utf-8")))))
-    command = [fixture.RANKPACK, "import", "--weights", fixture.DEMO / "model.safetensors"]
-    return (make([*command, "--config", fixture.DEMO / "config.json", "--output", folder / "split"], folder / "split"),
-            make([*command, "--config", config, "--output", folder / "flat"], folder / "flat"), fixture.DEMO / "requests.jsonl")
-
-
-MODELS = {"dlrm-26x128": synthetic, "steam": demo}
-
-
-# ---- batches ----
-
-def joined(context, candidate):
-    """One row with the user in it."""
-    return {key: (context.get(key, []) + candidate.get(key, []) if key == "dense" else {**context.get(key, {}), **candidate.get(key, {})})
-            for key in ("dense", "ids", "weights")}
-
-
-def write_batches(requests, folder):
-    """A file of batches for each size, and one of requests; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    requests = [json.loads(line) for line in open(requests, encoding="utf-8")]
-    candidates = [candidate for request in requests for candidate in request["candidates"]]
-    contexts = [request["context"] for request in requests]
-    # Row i has candidate i and a user of another request than that of row i + 1.
-    rows = [joined(contexts[i % len(contexts)], candidate) for i, candidate in enumerate(candidates)]
-    files = {}
-    for size in (*SIZES, REQUEST):
-        files[size] = folder / f"{size}.jsonl"
-        with open(files[size], "w", encoding="utf-8") as file:
-            for batch in range(max(1, min(MAX_BATCHES, CANDIDATES // size))):
-                source, context = (candidates, contexts[batch % len(contexts)]) if size == REQUEST else (rows, {})
-                of_batch = [source[(batch * size + i) % len(source)] for i in range(size)]
-                file.write(json.dumps({"context": context, "candidates": of_batch}) + "\n")
-    return files
+    return peer_models.parse(parser)
 
 
 # ---- sides ----
@@ -165,14 +84,8 @@ class Rankd:
 
 
 def peer(options, framework, number_format, package, files, processes, threads):
-    """As PyTorch's own tuning guide says: jemalloc that keeps its memory, and huge pages for tables."""
-    jemalloc = next(iter(pathlib.Path("/usr/lib").glob("*-linux-gnu/libjemalloc.so.2")), None)
-    environment = {"OMP_NUM_THREADS": str(threads), "THP_MEM_ALLOC_ENABLE": "1", "TORCHINDUCTOR_CACHE_DIR": str(options.build / "peers-cache"),
-                   "TORCHINDUCTOR_COMPILE_THREADS": "1", "PYTHONWARNINGS": "ignore", "TORCH_LOGS": "-all", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    if jemalloc is not None:
-        environment.update(LD_PRELOAD=str(jemalloc), MALLOC_CONF="oversize_threshold:1,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1")
-    return Side(f"{framework} {number_format}", [options.venv / "bin/python", pathlib.Path(__file__).parent / "peers/worker.py", "--framework", framework,
-                "--format", number_format, "--package", package, "--processes", processes, "--threads", threads, *files.values()], environment)
+    return Side(f"{framework} {number_format}", [*peer_models.program(options, "worker.py"), "--framework", framework, "--format", number_format,
+                "--package", package, "--processes", processes, "--threads", threads, *files.values()], peer_models.environment(options, threads))
 
 
 # ---- measuring ----
@@ -245,11 +158,8 @@ def main():
     cores = len(os.sched_getaffinity(0))
     results, about, describe = [], {}, None
     for name in options.models.split(","):
-        folder = options.build / "bench" / (f"peers-{name}-{options.rows}" if MODELS[name] is synthetic else f"peers-{name}")
-        split, flat, requests = MODELS[name](fixture, folder, options.rows)
-        quantized = [make([fixture.RANKPACK, "quantize", exact, "--rows", "int8", "--towers", "int8", "--output", output], output)
-                     for exact, output in ((flat, folder / "flat-int8"), (split, folder / "split-int8"))]
-        files = write_batches(requests, folder / "batches")
+        made = peer_models.made(options, fixture, name)
+        split, flat, quantized, files = made.split, made.flat, (made.flat_int8, made.split_int8), made.files
         for number_format in options.formats.split(","):
             rows, tried, describe = compare(options, name, number_format, (split, flat, (flat, split), quantized), files, cores)
             results += rows

@@ -68,16 +68,18 @@ def single(batch):
 def merged(batch, model):
     """All bags of a batch, row after row and in each row feature after feature, into the one table: ids, offsets [rows * features + 1], weights or None."""
     count = len(batch.bags)
-    starts = [numpy.concatenate([[0], numpy.cumsum(lengths)]) for _, lengths, _ in batch.bags]
-    ids, weights, offsets = [], [], [0]
-    for row in range(batch.rows):
-        for f in range(count):
-            bag = slice(starts[f][row], starts[f][row + 1])
-            ids.append(batch.bags[f][0][bag] + model.features[f].base)
-            weights.append(numpy.ones(bag.stop - bag.start, numpy.float32) if batch.bags[f][2] is None else batch.bags[f][2][bag])
-            offsets.append(offsets[-1] + bag.stop - bag.start)
-    weighted = any(weights_of is not None for _, _, weights_of in batch.bags)
-    return numpy.concatenate(ids), numpy.array(offsets, dtype=numpy.int64), numpy.concatenate(weights) if weighted else None
+    lengths = numpy.stack([lengths for _, lengths, _ in batch.bags], axis=1).reshape(-1)
+    offsets = numpy.concatenate([[0], numpy.cumsum(lengths)])
+    if all(single(batch)):
+        ids = numpy.stack([ids for ids, _, _ in batch.bags], axis=1) + numpy.array([feature.base for feature in model.features])
+        return ids.reshape(-1), offsets, None
+    bag_of_id = numpy.concatenate([numpy.repeat(numpy.arange(batch.rows) * count + f, lengths) for f, (_, lengths, _) in enumerate(batch.bags)])
+    order = numpy.argsort(bag_of_id, kind="stable")
+    ids = numpy.concatenate([ids + feature.base for feature, (ids, _, _) in zip(model.features, batch.bags)])[order]
+    if all(weights is None for _, _, weights in batch.bags):
+        return ids, offsets, None
+    weights = numpy.concatenate([numpy.ones(len(ids), numpy.float32) if weights is None else weights for ids, _, weights in batch.bags])
+    return ids, offsets, weights[order]
 
 
 def read_requests(path):

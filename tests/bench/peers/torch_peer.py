@@ -190,3 +190,4 @@ def logits(variant, inputs):
 
 
 guard = torch.inference_mode
+warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*")
