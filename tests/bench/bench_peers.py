@@ -10,7 +10,9 @@ a user of their own in every row, so nothing can be computed once; the request i
 rankd's fp32 scores must be the peers' within 1e-4 before anything is timed; of int8 the largest difference to fp32 is printed. Each side is a process
 that is kept alive and warm, and runs when it is its turn, round after round; medians over the rounds are compared. The peers run the fastest of several
 variants for each size (peers/torch_peer.py, peers/onnx_peer.py). On all cores, rankd and the peers run one process or thread per core, each with batches
-of its own; the peers also run one process with a thread per core, and the better of the two counts."""
+of its own; the peers also run one process with a thread per core, and the better of the two counts.
+
+"by cpu" is the ratio of candidates per second of processor time: the same on a quiet machine, and nearer to that on one that does other things."""
 
 import json
 import os
@@ -125,31 +127,35 @@ def compare(options, name, number_format, packages, files, cores):
         say(f"  round {round_number + 1} of {options.rounds}")
         for size in files:
             for turn, (_, _, run) in enumerate(turns):
-                rates.setdefault((size, turn), []).append(run(size)[0])
+                rates.setdefault((size, turn), []).append(run(size))
     for side in (rankd, *peers.values()):
         side.end()
 
     results = []
     for count in sorted({1, cores}):
         for size in files:
-            best = {}
+            best, per_core = {}, {}
             for turn, (side, used, _) in enumerate(turns):
                 if used == count:
-                    best[side] = max(best.get(side, 0), statistics.median(rates[size, turn]))
+                    rate, of_processor = map(statistics.median, zip(*rates[size, turn]))
+                    best[side], per_core[side] = max(best.get(side, 0), rate), max(per_core.get(side, 0), of_processor)
             winner = max(FRAMEWORKS, key=best.get)
             results.append({"model": name, "format": number_format, "cores": count, "candidates": size, "request": size == REQUEST, **best,
                             "best_peer": winner, "variant": about[winner, 1]["sizes"][str(size)]["best"], "ratio": best["rankd"] / best[winner],
-                            "target": TARGETS[number_format].get(size), "logit_difference": differences[size]})
+                            "target": TARGETS[number_format].get(size), "per_processor_s": per_core,
+                            "ratio_of_processor_time": per_core["rankd"] / max(per_core[framework] for framework in FRAMEWORKS),
+                            "logit_difference": differences[size]})
     return results, {f"{framework} {threads} threads": of for (framework, threads), of in about.items()}, rankd.describe
 
 
 def print_table(results):
-    print(f"{'model':12} {'format':6} {'cores':>5} {'batch':>11} {'rankd/s':>10} {'PyTorch/s':>10} {'ONNX RT/s':>10} {'ratio':>6} {'target':>6}   best peer")
+    print(f"{'model':12} {'format':6} {'cores':>5} {'batch':>11} {'rankd/s':>10} {'PyTorch/s':>10} {'ONNX RT/s':>10} {'ratio':>6} {'by cpu':>6} "
+          f"{'target':>6}   best peer")
     for row in results:
         batch = "request 270" if row["request"] else row["candidates"]
         target = "" if row["target"] is None else row["target"]
         print(f"{row['model']:12} {row['format']:6} {row['cores']:5} {batch:>11} {row['rankd']:10.0f} {row['torch']:10.0f} {row['onnx']:10.0f} "
-              f"{row['ratio']:6.2f} {target:>6}   {row['best_peer']}: {row['variant']}")
+              f"{row['ratio']:6.2f} {row['ratio_of_processor_time']:6.2f} {target:>6}   {row['best_peer']}: {row['variant']}")
 
 
 def main():

@@ -131,6 +131,8 @@ class Client:
             if rate in (low, high):
                 break
             good, per_core, late = self.holds(server, rate)
+            if not good:  # once more: something else may have had the processor
+                good, per_core, late = self.holds(server, rate)
             if good:
                 low, best = rate, (rate, per_core, late)
             else:

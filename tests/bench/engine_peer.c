@@ -6,7 +6,8 @@
  * input is a command, answered by one line:
  *
  *   run SIZE SECONDS THREADS   score batches of that size on so many cores, each with an engine of its own and starting
- *                              at another batch; candidates per second, all threads together
+ *                              at another batch; candidates per second, all threads together, and candidates per
+ *                              second of processor time, which a machine that does other things as well hardly changes
  *   score SIZE                 logits of the first batch of that size, [candidates][heads]
  *
  * "ready" comes first, once the model is loaded, with what computes. Threads are those of a run: they touch their own
@@ -36,7 +37,7 @@ struct runner {
     float *logits;
     int core;
     const struct size *size;
-    double seconds, rate;
+    double seconds, rate, candidates, processor_s;
     size_t first;
     pthread_barrier_t *start;
 };
@@ -53,10 +54,10 @@ static void fail(const struct rk_error *error, const char *what)
     exit(1);
 }
 
-static double now_s(void)
+static double clock_s(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -137,13 +138,15 @@ static void *run_thread(void *argument)
     sched_setaffinity(0, sizeof set, &set);
     pthread_barrier_wait(runner->start);
     uint64_t runs = 0;
-    const double start = now_s();
+    const double start = clock_s(CLOCK_MONOTONIC), processor_start = clock_s(CLOCK_THREAD_CPUTIME_ID);
     double spent;
     do {
         run_batch(runner, runner->first + runs++);
-        spent = now_s() - start;
+        spent = clock_s(CLOCK_MONOTONIC) - start;
     } while (spent < runner->seconds);
-    runner->rate = (double)runs * runner->size->candidates / spent;
+    runner->processor_s = clock_s(CLOCK_THREAD_CPUTIME_ID) - processor_start;
+    runner->candidates = (double)runs * runner->size->candidates;
+    runner->rate = runner->candidates / spent;
     return NULL;
 }
 
@@ -160,13 +163,15 @@ static void command_run(const struct size *size, double seconds, uint32_t thread
         if (pthread_create(&runner->thread, NULL, run_thread, runner) != 0)
             fail(NULL, "failed to start a thread");
     }
-    double rate = 0;
+    double rate = 0, candidates = 0, processor_s = 0;
     for (uint32_t t = 0; t < threads; t++) {
         pthread_join(runners[t].thread, NULL);
         rate += runners[t].rate;
+        candidates += runners[t].candidates;
+        processor_s += runners[t].processor_s;
     }
     pthread_barrier_destroy(&start);
-    printf("%.9g\n", rate);
+    printf("%.9g %.9g\n", rate, candidates / processor_s);
 }
 
 static void command_score(const struct size *size, uint32_t num_heads)

@@ -31,9 +31,10 @@ def arguments():
 
 
 class Size:
-    """Batches of one size, and the variant that is fastest with them."""
+    """Batches of one size, and the variant that is fastest with them: by time (0), or by processor time (1), which is the same where there is one
+    thread, and is not disturbed by what else the machine does."""
 
-    def __init__(self, peer, variants, batches):
+    def __init__(self, peer, variants, batches, by):
         self.peer, self.rows, self.prepared = peer, batches[0].rows, {}
         for variant in variants:
             self.prepared[variant] = [variant.prepare(batch) for batch in batches]
@@ -42,24 +43,24 @@ class Size:
         rates = {variant: [] for variant in variants}
         for _ in range(TUNING_ROUNDS):
             for variant in variants:
-                rates[variant].append(self.rate(variant, TUNING_S))
-        self.rates = {variant.name: statistics.median(values) for variant, values in rates.items()}
-        self.best = max(variants, key=lambda variant: self.rates[variant.name])
+                rates[variant].append(self.rates(variant, TUNING_S)[by])
+        self.tried = {variant.name: statistics.median(values) for variant, values in rates.items()}
+        self.best = max(variants, key=lambda variant: self.tried[variant.name])
         self.prepared = {self.best: self.prepared[self.best]}
 
-    def rate(self, variant, seconds, first=0):
-        """Candidates a second."""
+    def rates(self, variant, seconds, first=0):
+        """Candidates a second, and a second of processor time."""
         call, prepared, clock = self.peer.call, self.prepared[variant], time.perf_counter
-        count, runs, start = len(prepared), 0, clock()
+        count, runs, processor_start, start = len(prepared), 0, time.process_time(), clock()
         end, now = start + seconds, start
         while now < end:
             call(variant, prepared[(first + runs) % count])
             runs += 1
             now = clock()
-        return runs * self.rows / (now - start)
+        return runs * self.rows / (now - start), runs * self.rows / (time.process_time() - processor_start)
 
     def run(self, seconds, part):
-        return self.rate(self.best, seconds, int(part * len(self.prepared[self.best])))
+        return self.rates(self.best, seconds, int(part * len(self.prepared[self.best])))
 
     def scores(self):
         return self.peer.logits(self.best, self.prepared[self.best][0])
@@ -75,7 +76,7 @@ def fork_child(sizes, number, processes, core):
         with os.fdopen(to_child[0]) as commands, os.fdopen(from_child[1], "w") as answers:
             for line in commands:
                 size, seconds = line.split()
-                print(f"{sizes[int(size)].run(float(seconds), number / processes):.9g}", file=answers, flush=True)
+                print(*sizes[int(size)].run(float(seconds), number / processes), file=answers, flush=True)
         os._exit(0)
     os.close(to_child[0])
     os.close(from_child[1])
@@ -90,12 +91,13 @@ def obey(sizes, processes, cores):
         if command == "score":
             print(" ".join(f"{value:.9g}" for value in sizes[int(size)].scores().reshape(-1)), flush=True)
         elif not children:
-            print(f"{sizes[int(size)].run(float(rest[0]), 0):.9g}", flush=True)
+            print(*sizes[int(size)].run(float(rest[0]), 0), flush=True)
         else:
             chosen = children[:int(rest[1])]
             for commands, _ in chosen:
                 print(size, rest[0], file=commands, flush=True)
-            print(f"{sum(float(answers.readline()) for _, answers in chosen):.9g}", flush=True)
+            rates = [tuple(map(float, answers.readline().split())) for _, answers in chosen]
+            print(sum(rate for rate, _ in rates), statistics.harmonic_mean([rate for _, rate in rates]), flush=True)
 
 
 def main():
@@ -108,8 +110,8 @@ def main():
     batches = [[package.tiled(request, model) for request in package.read_requests(path)] for path in options.files]
     with peer.guard():
         variants = peer.variants(model, options.format, options.threads, [batch for of_size in batches for batch in of_size])
-        sizes = {made.rows: made for made in (Size(peer, variants, of_size) for of_size in batches)}
-        best = {size: {"best": made.best.name, "tried": made.rates} for size, made in sizes.items()}
+        sizes = {made.rows: made for made in (Size(peer, variants, of_size, int(options.threads == 1)) for of_size in batches)}
+        best = {size: {"best": made.best.name, "tried": made.tried} for size, made in sizes.items()}
         print("ready " + json.dumps({"version": peer.VERSION, "sizes": best}), flush=True)
         obey(sizes, options.processes, cores)
 
