@@ -165,6 +165,11 @@ void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernel
     table->source->pool(table, kernels, bags, out, out_stride);
 }
 
+bool rk_table_prefetches(const struct rk_table *table)
+{
+    return table->burst_rows > 0;
+}
+
 void rk_table_prefetch(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags)
 {
     table->source->prefetch(table, kernels, bags);

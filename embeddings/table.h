@@ -166,5 +166,7 @@ void rk_table_pool(const struct rk_table *table, const struct rk_kernels *kernel
 /* Asks for the rows of these bags (up to what a second-level cache can well hold, the first ones), and returns at once:
  * for rows that rk_table_pool will be called for soon. Reads nothing but the ids and a pruned table's blocks. */
 void rk_table_prefetch(const struct rk_table *table, const struct rk_kernels *kernels, const struct rk_bag_list *bags);
+/* False for a table that stays in the cache by itself: asking for its rows does nothing. */
+bool rk_table_prefetches(const struct rk_table *table);
 
 #endif

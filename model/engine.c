@@ -50,6 +50,7 @@ struct rk_engine {
     struct rk_tower bottom, top;
     struct rk_context_part bottom_context, top_context;
     uint32_t max_batch, tile_rows;
+    bool prefetches; /* not all tables stay in the cache by themselves */
     uint32_t context_stride, candidate_stride;
     struct rk_engine_counters counters;
     struct rk_observer observer;
@@ -140,6 +141,8 @@ enum rk_status rk_engine_create(const struct rk_model *model, uint32_t max_batch
     created->top_context =
         (struct rk_context_part){.linear = towers->context_part[RK_STAGE_TOP], .stage = RK_STAGE_TOP};
     created->max_batch = max_batch;
+    for (uint32_t t = 0; t < spec->num_tables; t++)
+        created->prefetches |= rk_table_prefetches(rk_model_table(model, t));
     enum rk_status status = rk_interaction_create(spec, towers, &created->interaction, error);
     if (status == RK_OK) {
         created->context_stride = rk_interaction_context_stride(created->interaction);
@@ -257,7 +260,7 @@ static void pool_features(struct rk_engine *engine, const struct rk_tile *tile)
     struct lookups at = lookups_begin(engine, tile), next = at;
     struct lookup lookup, coming;
     size_t ahead = 0; /* rows from `at` to `next` */
-    bool more = true;
+    bool more = engine->prefetches;
     while (lookups_next(&at, &lookup)) {
         for (size_t rows; ahead < AHEAD_ROWS && more && (more = lookups_next(&next, &coming)); ahead += rows) {
             rows = rows_of(&coming.bags);
@@ -266,7 +269,7 @@ static void pool_features(struct rk_engine *engine, const struct rk_tile *tile)
         }
         const size_t rows = rows_of(&lookup.bags);
         rk_table_pool(lookup.table, engine->kernels, &lookup.bags, lookup.out, lookup.out_stride);
-        ahead -= rows;
+        ahead -= rows < ahead ? rows : ahead;
         engine->counters.lookups += lookup.bags.num_bags;
         engine->counters.rows += rows;
     }

@@ -12,7 +12,7 @@
 #include "quant/gram.h"
 #include "tests/bench/probes.h"
 
-enum { MAX_CANDIDATES = 1 << 17, AHEAD = 24, BURST = 128, LINE = 64, LOOKUP_ROWS = 128 };
+enum { MAX_CANDIDATES = 1 << 17, AHEAD = 24, BURST = 128, LINE = 64, LOOKUP_ROWS = 128, FEW_ROWS = 16 };
 
 static struct rk_arena arena; /* everything that lives until the end */
 
@@ -213,6 +213,28 @@ struct bench_batches bench_without_ids(const struct bench_batches *batches)
         empty.list[b].request.bags = bags;
     }
     return empty;
+}
+
+struct bench_batches bench_few_ids(const struct bench_batches *batches)
+{
+    const struct rk_model_spec *spec = rk_model_spec_of(batches->model);
+    struct bench_batches few = *batches;
+    few.list = bench_array(batches->count, sizeof *few.list);
+    for (size_t b = 0; b < batches->count; b++) {
+        const struct rk_request *request = &batches->list[b].request;
+        struct rk_bags *bags = bench_array(spec->num_features, sizeof *bags);
+        for (uint32_t f = 0; f < spec->num_features; f++) {
+            const uint32_t count = request->bags[f].offsets[num_bags(spec, f, request)];
+            int64_t *ids = bench_array(count, sizeof *ids);
+            for (uint32_t i = 0; i < count; i++)
+                ids[i] = request->bags[f].ids[i] % FEW_ROWS;
+            bags[f] = request->bags[f];
+            bags[f].ids = ids;
+        }
+        few.list[b].request = *request;
+        few.list[b].request.bags = bags;
+    }
+    return few;
 }
 
 /* ---- what is timed ---- */

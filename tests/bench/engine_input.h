@@ -42,6 +42,9 @@ struct bench_batches {
 struct bench_batches bench_batches(const struct rk_model *model, const char *requests, uint32_t size, size_t most);
 /* The same with empty bags: all but the lookups is left to do. */
 struct bench_batches bench_without_ids(const struct bench_batches *batches);
+/* The same with ids of a few rows only, which stay in cache: the arithmetic of the lookups is left. For tables that
+ * keep all rows. */
+struct bench_batches bench_few_ids(const struct bench_batches *batches);
 
 /* Each goes on, batch after batch, for `seconds` of this thread's time, and returns the microseconds of one batch. */
 double bench_run(struct rk_engine *engine, struct bench_batches *batches, double seconds);
