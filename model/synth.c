@@ -1,6 +1,6 @@
 /* A synthetic model is a checkpoint without bytes: a config and a list of tensors that have names and shapes, drafted
  * and packed as an imported one. Element i of tensor t is a pure function of seed, t and i, so that tables of any size
- * can be streamed.
+ * can be streamed; rows in another format than fp32 are those same numbers, encoded.
  *
  * Weights are uniform with He's variance (2 / inputs, https://arxiv.org/abs/1502.01852) before a ReLU and 1 / inputs
  * elsewhere; rows are scaled so that a pairwise dot of two pooled vectors is about 1. Logits come out of ordinary size.
@@ -97,6 +97,7 @@ struct synth {
     struct rk_config config;
     struct rk_tensor *tensors;
     float *limits; /* [num_tensors]: elements are uniform in [-limit, limit) */
+    float *row;    /* as wide as the widest table */
     size_t num_tensors;
     bool failed; /* memory ran out */
 };
@@ -147,13 +148,33 @@ static const char *const *dense_names(struct synth *s, uint32_t first, uint32_t 
     return names;
 }
 
+/* Formats that a checkpoint can bring, too. */
+static const struct {
+    enum rk_dtype dtype;
+    const char *name; /* NULL: not one of them */
+} packed[RK_ROW_FORMAT_COUNT] = {
+    [RK_ROWS_F32] = {RK_DTYPE_F32, "F32"},    [RK_ROWS_F16] = {RK_DTYPE_F16, "F16"},
+    [RK_ROWS_BF16] = {RK_DTYPE_BF16, "BF16"}, [RK_ROWS_INT8] = {RK_DTYPE_U8, "U8"},
+    [RK_ROWS_INT4] = {RK_DTYPE_U8, "U8"},     [RK_ROWS_INT2] = {RK_DTYPE_U8, "U8"},
+};
+
+/* Has the tensor's rows ready-made. */
+static void pack_rows(enum rk_row_format format, struct rk_tensor *tensor, uint32_t dim)
+{
+    uint64_t *shape = (uint64_t *)tensor->shape;
+    tensor->dtype = packed[format].dtype;
+    tensor->dtype_name = packed[format].name;
+    if (tensor->dtype == RK_DTYPE_U8)
+        shape[1] = rk_row_bytes(format, dim);
+}
+
 static void add_tables(struct synth *s)
 {
     const struct rk_synth_options *options = s->options;
     struct rk_table_spec *tables = rk_arena_array(&s->arena, options->num_tables, sizeof *tables);
     struct rk_feature_spec *features = rk_arena_array(&s->arena, options->num_tables, sizeof *features);
     const char **names = rk_arena_array(&s->arena, options->num_tables, sizeof *names);
-    const enum rk_row_layout *layouts = rk_arena_array(&s->arena, options->num_tables, sizeof *layouts);
+    enum rk_row_layout *layouts = rk_arena_array(&s->arena, options->num_tables, sizeof *layouts);
     if (tables == NULL || features == NULL || names == NULL || layouts == NULL) {
         s->failed = true;
         return;
@@ -164,7 +185,8 @@ static void add_tables(struct synth *s)
         tables[t] = (struct rk_table_spec){.name = table->name,
                                            .num_embeddings = table->rows,
                                            .embedding_dim = table->dim,
-                                           .format = RK_ROWS_F32};
+                                           .format = options->row_format};
+        layouts[t] = options->row_format == RK_ROWS_F32 ? RK_LAYOUT_NUMBERS : RK_LAYOUT_ROWS;
         bool context = t < options->num_context_features;
         features[t] = (struct rk_feature_spec){.name = table->name,
                                                .table = t,
@@ -173,13 +195,20 @@ static void add_tables(struct synth *s)
                                                .weighted = context && options->weighted};
         uint32_t ids = table->ids_per_bag > 0 ? table->ids_per_bag : 1;
         add_tensor(s, names[t], table->rows, table->dim, 1 / (sqrt((double)table->dim) * ids));
+        if (options->row_format != RK_ROWS_F32 && !s->failed)
+            pack_rows(options->row_format, &s->tensors[s->num_tensors - 1], table->dim);
     }
     s->config.tables = tables;
     s->config.table_tensors = names;
-    s->config.table_layouts = layouts; /* zeros: all are numbers */
+    s->config.table_layouts = layouts;
     s->config.spec.tables = tables;
     s->config.spec.features = features;
     s->config.spec.num_tables = s->config.spec.num_features = options->num_tables;
+    uint32_t widest = 1;
+    for (uint32_t t = 0; t < options->num_tables; t++)
+        widest = options->tables[t].dim > widest ? options->tables[t].dim : widest;
+    s->row = rk_arena_array(&s->arena, widest, sizeof *s->row);
+    s->failed |= s->row == NULL;
 }
 
 static void add_cross(struct synth *s)
@@ -215,6 +244,10 @@ static enum rk_status check_options(const struct rk_synth_options *o, struct rk_
     if (o->num_context_dense > o->num_dense)
         return rk_error_set(error, RK_INVALID, "%u context dense inputs are asked for, but there are %u dense inputs",
                             o->num_context_dense, o->num_dense);
+    if ((unsigned)o->row_format >= RK_ROW_FORMAT_COUNT || packed[o->row_format].name == NULL)
+        return rk_error_set(
+            error, RK_UNSUPPORTED,
+            "rows are made in fp32, fp16, bf16, int8, int4 or int2; rankpack quantize makes the others");
     for (uint32_t t = 0; t < o->num_tables; t++)
         if (o->tables[t].rows < 1 || o->tables[t].rows > RK_MAX_ROWS || o->tables[t].dim < 1 ||
             o->tables[t].dim > RK_MAX_WIDTH)
@@ -275,6 +308,20 @@ static enum rk_status generate(void *context, const struct rk_draft_tensor *tens
     return RK_OK;
 }
 
+static enum rk_status generate_rows(void *context, const struct rk_draft_tensor *tensor, uint64_t first, uint64_t count,
+                                    void *rows, struct rk_error *error)
+{
+    const struct synth *s = context;
+    const enum rk_row_format format = s->options->row_format;
+    const uint32_t dim = s->options->tables[tensor->table].dim;
+    unsigned char *to = rows;
+    for (uint64_t r = first; r < first + count; r++, to += rk_row_bytes(format, dim)) {
+        (void)generate(context, tensor, r * dim, dim, s->row, error);
+        rk_row_traits(format)->encode(s->row, dim, to);
+    }
+    return RK_OK;
+}
+
 enum rk_status rk_synth(const struct rk_synth_options *options, struct rk_error *error)
 {
     struct synth s = {.options = options};
@@ -291,6 +338,7 @@ enum rk_status rk_synth(const struct rk_synth_options *options, struct rk_error 
         const struct rk_pack_job job = {.output = options->output,
                                         .draft = &draft,
                                         .read = generate,
+                                        .read_rows = generate_rows,
                                         .read_context = &s,
                                         .progress = options->progress,
                                         .progress_context = options->progress_context,

@@ -24,6 +24,7 @@ struct rk_synth_options {
     uint32_t num_top, num_heads;
     struct rk_interaction_spec interaction; /* without cross layers' tensors */
     bool weighted;                          /* the context's features carry weights */
+    enum rk_row_format row_format;          /* fp32, fp16, bf16, int8, int4 or int2 */
     uint64_t seed;
     struct rk_shard_limits shards;
     const char *output;

@@ -226,6 +226,11 @@ static bool parse_shape(const struct cli_arguments *arguments, struct shape *sha
     if (cli_has(arguments, "name"))
         options->name = cli_get(arguments, "name");
     options->weighted = cli_has(arguments, "weighted");
+    const char *format = cli_get(arguments, "row-format");
+    if (format != NULL && !rk_row_format_parse(format, &options->row_format)) {
+        cli_usage_error("--row-format is '%s', must be one of fp32, fp16, bf16, int8, int4, int2", format);
+        return false;
+    }
     if (!set_tables(arguments, shape) || !set_towers(arguments, shape) ||
         !set_interaction(arguments, &options->interaction) || !set_sides(arguments, options) ||
         !cli_number(arguments, "seed", false, 0, UINT64_MAX, &options->seed) ||
@@ -269,17 +274,21 @@ int command_synth(const struct cli_arguments *arguments)
     bool requests = cli_has(arguments, "requests");
     if (requests != cli_has(arguments, "requests-output"))
         return cli_usage_error("--requests and --requests-output belong together");
+    if (!requests && !cli_has(arguments, "output"))
+        return cli_usage_error("there is nothing to make: --output for a package, --requests and --requests-output for "
+                               "requests, or both");
     if (!parse_shape(arguments, &shape))
         goto done;
     cli_catch_interrupts();
-    if (rk_synth(&shape.options, &error) != RK_OK) {
+    if (shape.options.output != NULL && rk_synth(&shape.options, &error) != RK_OK) {
         code = cli_failed(&error);
         goto done;
     }
     cli_progress_end();
     code = requests ? write_requests(arguments, &shape.options) : EXIT_FINE;
     if (code == EXIT_FINE) {
-        fprintf(stderr, "wrote %s\n", shape.options.output);
+        if (shape.options.output != NULL)
+            fprintf(stderr, "wrote %s\n", shape.options.output);
         code = cli_finish_output();
     }
 done:

@@ -92,6 +92,30 @@ class TestScores(unittest.TestCase):
         self.assertEqual(bytes_of["a"], bytes_of["b"])
         self.assertNotEqual(bytes_of["a"], bytes_of["c"])
 
+    def test_rows_in_another_format_are_those_of_a_quantised_package(self):
+        folder = scratch("row-format")
+        shape = ["--tables", 2, "--rows", 40, "--dim", 12, "--bottom", "3-12", "--top", "0-8-1"]
+        rankpack("synth", *shape, "--output", folder / "m/1")
+        for number, row_format in enumerate(("fp16", "bf16", "int8", "int4", "int2")):
+            made, quantised = folder / f"made-{number}/1", folder / f"quantised-{number}/1"
+            rankpack("synth", *shape, "--row-format", row_format, "--output", made)
+            rankpack("quantize", folder / "m/1", "--rows", row_format, "--output", quantised)
+            for file in "table-000.shard-0000.rows", "table-001.shard-0000.rows", "towers.weights", "golden.scores.jsonl":
+                self.assertEqual((made / file).read_bytes(), (quantised / file).read_bytes(), f"{row_format}: {file}")
+        refused = rankpack("synth", *shape, "--row-format", "mxint8", "--output", folder / "x/1", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("rankpack quantize makes the others", refused.stderr)
+
+    def test_requests_can_be_made_alone(self):
+        folder = scratch("requests-alone")
+        asked = ["synth", "--tables", 2, "--rows", 40, "--dim", 4, "--bottom", "3-4", "--top", "0-8-1", "--requests", 3, "--candidates", 5]
+        rankpack(*asked, "--requests-output", folder / "with.jsonl", "--output", folder / "m/1")
+        alone = rankpack(*asked, "--requests-output", "-").stdout
+        self.assertEqual(alone, (folder / "with.jsonl").read_text(encoding="utf-8"))
+        nothing = rankpack("synth", "--tables", 2, check=False)
+        self.assertEqual(nothing.returncode, 2)
+        self.assertIn("there is nothing to make", nothing.stderr)
+
 
 class TestQuantisedScores(unittest.TestCase):
     ROWS = ["fp32", "fp16", "bf16", "int8", "int4", "int2", "fp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp4_e2m1", "mxint8"]
