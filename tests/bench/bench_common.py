@@ -6,14 +6,17 @@ import os
 import pathlib
 import subprocess
 import sys
+import zlib
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 
 
-def parser(doc):
+def parser(doc, makes_models=False):
     """For a script whose docstring begins with one sentence of what it measures; the script adds what is its own."""
     made = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     made.add_argument("--build", type=pathlib.Path, default=SOURCE / "build", help="the build directory")
+    if makes_models:
+        made.add_argument("--made", type=pathlib.Path, help="where made-up packages and requests are, and stay for the next time (BUILD/bench)")
     made.add_argument("--json", action="store_true", help="print JSON")
     return made
 
@@ -33,28 +36,53 @@ def quietly(*command):
         sys.exit(f"{pathlib.Path(str(command[0])).name} failed: {run.stderr.strip()}")
 
 
-def synthetic(options, name, shape, num_requests=32, candidates=512):
-    """A made-up package and its requests, in BUILD/bench, made once. shape: options of rankpack synth."""
-    rankpack, folder = options.build / "model/tools/rankpack", options.build / "bench"
-    package, requests = folder / name / "1", folder / f"{name}-{num_requests}x{candidates}.jsonl"
+# ---- made-up models ----
+
+def made_folder(options):
+    folder = options.made or options.build / "bench"
     folder.mkdir(parents=True, exist_ok=True)
-    if not (package.exists() and requests.exists()):
-        print(f"making {name} in {folder}", file=sys.stderr, flush=True)
-        if package.exists():
-            (package / "manifest.json").unlink()
-            for file in package.iterdir():
-                file.unlink()
-            package.rmdir()
-        quietly(rankpack, "synth", *shape, "--output", package, "--requests", num_requests, "--candidates", candidates, "--requests-output", requests)
-    return package, requests
+    return folder
+
+
+def rankpack(options, *command):
+    quietly(options.build / "model/tools/rankpack", *command)
+
+
+def is_missing(path):
+    """Whether something has to be made yet; says so."""
+    if not path.exists():
+        print(f"making {path}", file=sys.stderr, flush=True)
+    return not path.exists()
+
+
+def named(name, shape):
+    """A changed shape is another model."""
+    return f"{name}-{zlib.crc32(' '.join(map(str, shape)).encode()):08x}"
+
+
+def synthetic(options, name, shape):
+    """A made-up package. shape: options of rankpack synth."""
+    package = made_folder(options) / named(name, shape) / "1"
+    if is_missing(package):
+        rankpack(options, "synth", *shape, "--output", package)
+    return package
+
+
+def synthetic_requests(options, name, shape, num_requests=32, candidates=512):
+    """Requests that fit a package of this shape."""
+    requests = made_folder(options) / f"{named(name, shape)}-{num_requests}x{candidates}.jsonl"
+    if is_missing(requests):
+        half = requests.with_suffix(".half")
+        rankpack(options, "synth", *shape, "--requests", num_requests, "--candidates", candidates, "--requests-output", half)
+        half.rename(requests)
+    return requests
 
 
 def quantised(options, package, rows, towers):
-    """The package with rows and towers in these formats, made once."""
+    """The package with rows and towers in these formats."""
     made = package.parent.with_name(f"{package.parent.name}-{rows}-{towers}") / package.name
-    if not made.exists():
-        print(f"making {made.parent.name}", file=sys.stderr, flush=True)
-        quietly(options.build / "model/tools/rankpack", "quantize", package, "--rows", rows, "--towers", towers, "--output", made)
+    if is_missing(made):
+        rankpack(options, "quantize", package, "--rows", rows, "--towers", towers, "--output", made)
     return made
 
 

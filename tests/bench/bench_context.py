@@ -36,8 +36,9 @@ def flatten(requests, flat):
 
 
 def main():
-    parser = bench_common.parser(__doc__)
+    parser = bench_common.parser(__doc__, makes_models=True)
     parser.add_argument("--rows", type=int, default=100000, help="of each table")
+    parser.add_argument("--requests", type=int, default=24, help="how many there are")
     parser.add_argument("--seconds", type=float, default=4, help="measuring time of each pair")
     options = parser.parse_args()
     results = {}
@@ -45,8 +46,9 @@ def main():
         label = name.replace(" ", "-")
         shape = [*shape, "--max-rows" if name == "dlrm" else "--rows", options.rows]
         sides = ["--context-features", CONTEXT_FEATURES[name], "--context-dense", 8]
-        package, requests = bench_common.synthetic(options, f"{label}-{options.rows}", [*shape, *sides], 24, 270)
-        flat, _ = bench_common.synthetic(options, f"{label}-{options.rows}-flat", [*shape, "--context-features", 0, "--context-dense", 0], 1, 1)
+        package = bench_common.synthetic(options, label, [*shape, *sides])
+        requests = bench_common.synthetic_requests(options, label, [*shape, *sides], options.requests, 270)
+        flat = bench_common.synthetic(options, f"{label}-flat", [*shape, "--context-features", 0, "--context-dense", 0])
         flat_requests = requests.with_suffix(".flat.jsonl")
         if not flat_requests.exists():
             flatten(requests, flat_requests)

@@ -11,7 +11,6 @@
  *
  * The limit is the longer of the gather and the multiply-adds at their peaks, those of the context counted once:
  * memory and compute could go on at the same time. Times are this thread's share of the processor. */
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,14 +19,7 @@
 #include "tests/bench/engine_input.h"
 #include "tests/bench/probes.h"
 
-enum { MAX_SIZES = 16, ROUNDS = 15, MAX_BATCHES = 256, MAX_SIZE = 1 << 16 };
-
-struct options {
-    const char *model, *requests;
-    uint32_t sizes[MAX_SIZES], num_sizes;
-    double seconds;
-    bool mapped, json;
-};
+enum { MAX_SIZES = BENCH_MAX_COUNTS, ROUNDS = 15, MAX_BATCHES = 256, MAX_SIZE = 1 << 16 };
 
 struct measurement {
     struct bench_batches batches;
@@ -37,96 +29,50 @@ struct measurement {
     } stages;
 };
 
+enum { LOOKUP, INTERACTION, TOWERS, REST, NUM_STAGES };
+static const char *const stage_names[NUM_STAGES] = {"lookup", "interaction", "towers", "rest"};
+
 /* Of one size, per batch. */
 struct result {
     uint32_t batch;
     double candidates_per_s, us, gather_us, compute_us, of_limit;
-    struct bench_cost stages;
-    double row_bytes, weight_bytes, interaction_macs, tower_macs;
+    struct {
+        double us, macs, bytes;
+    } stages[NUM_STAGES];
 };
 
-static void read_sizes(const char *text, struct options *options, bool *good)
+static double stage_macs(const struct bench_stage *stage, enum rk_dense_format format, uint32_t size)
 {
-    options->num_sizes = 0;
-    for (const char *at = text; *good && *at != '\0' && options->num_sizes < MAX_SIZES; at += *at == ',') {
-        char *end;
-        const unsigned long size = strtoul(at, &end, 10);
-        *good = end != at && (*end == ',' || *end == '\0') && size > 0 && size <= MAX_SIZE;
-        options->sizes[options->num_sizes++] = (uint32_t)size;
-        at = end;
-    }
+    return stage->request.macs[format] + size * stage->candidate.macs[format];
 }
 
-static void read_options(int argc, char **argv, struct options *options)
-{
-    static const struct option known[] = {{"model", required_argument, NULL, 'm'},
-                                          {"requests", required_argument, NULL, 'r'},
-                                          {"batch", required_argument, NULL, 'b'},
-                                          {"seconds", required_argument, NULL, 's'},
-                                          {"mapped", no_argument, NULL, 'M'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {0}};
-    *options = (struct options){.sizes = {1, 32, 128, 512}, .num_sizes = 4, .seconds = 1.0};
-    bool good = true;
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        switch (option) {
-        case 'm':
-            options->model = optarg;
-            break;
-        case 'r':
-            options->requests = optarg;
-            break;
-        case 'b':
-            read_sizes(optarg, options, &good);
-            break;
-        case 's':
-            options->seconds = strtod(optarg, NULL);
-            good &= options->seconds > 0.0 && options->seconds <= 3600.0;
-            break;
-        case 'M':
-            options->mapped = true;
-            break;
-        case 'j':
-            options->json = true;
-            break;
-        default:
-            good = false;
-        }
-    }
-    if (good && options->model != NULL && options->requests != NULL && optind == argc && options->num_sizes > 0)
-        return;
-    fprintf(stderr,
-            "usage: bench_engine --model DIR --requests F.jsonl [--batch 1,32,128,512] [--seconds 1] [--mapped] "
-            "[--json]\n"
-            "  --batch    candidates per batch, up to %d sizes of at most %d\n"
-            "  --seconds  measuring time for each size and probe\n"
-            "  --mapped   rows are read where their files are mapped, not copied into huge pages\n",
-            MAX_SIZES, MAX_SIZE);
-    exit(2);
-}
-
-static struct result conclude(struct measurement *measurement, const struct bench_work *work, uint64_t weight_bytes,
+static struct result conclude(struct measurement *measurement, const struct bench_work *work,
                               const double macs_per_us[RK_DENSE_FORMAT_COUNT])
 {
-    const uint32_t size = measurement->batches.size;
-    struct result result = {.batch = size, .weight_bytes = (double)weight_bytes};
+    const struct bench_batches *batches = &measurement->batches;
+    const uint32_t size = batches->size;
+    const struct bench_stage *worked[NUM_STAGES] = {[INTERACTION] = &work->interaction, [TOWERS] = &work->towers};
+    struct result result = {.batch = size};
     result.us = median(measurement->engine_us, ROUNDS);
     result.gather_us = median(measurement->gather_us, ROUNDS);
     result.candidates_per_s = 1e6 * size / result.us;
-    result.stages =
-        (struct bench_cost){median(measurement->stages.lookup_us, ROUNDS),
-                            median(measurement->stages.interaction_us, ROUNDS),
-                            median(measurement->stages.towers_us, ROUNDS), median(measurement->stages.rest_us, ROUNDS)};
-    result.interaction_macs = work->interaction_request + size * work->interaction_candidate;
-    for (int f = 0; f < RK_DENSE_FORMAT_COUNT; f++) {
-        const double macs = work->request[f] + size * work->candidate[f];
-        result.tower_macs += macs;
-        if (macs > 0 && macs_per_us[f] > 0)
-            result.compute_us += macs / macs_per_us[f];
+    result.stages[LOOKUP].us = median(measurement->stages.lookup_us, ROUNDS);
+    result.stages[INTERACTION].us = median(measurement->stages.interaction_us, ROUNDS);
+    result.stages[TOWERS].us = median(measurement->stages.towers_us, ROUNDS);
+    result.stages[REST].us = median(measurement->stages.rest_us, ROUNDS);
+    for (size_t b = 0; b < batches->count; b++) {
+        result.stages[LOOKUP].macs += (double)batches->list[b].elements / (double)batches->count;
+        result.stages[LOOKUP].bytes += (double)batches->list[b].row_bytes / (double)batches->count;
     }
-    result.tower_macs -= result.interaction_macs;
-    for (size_t b = 0; b < measurement->batches.count; b++)
-        result.row_bytes += (double)measurement->batches.list[b].row_bytes / (double)measurement->batches.count;
+    for (int s = INTERACTION; s <= TOWERS; s++) {
+        result.stages[s].bytes = worked[s]->request.bytes + size * worked[s]->candidate.bytes;
+        for (enum rk_dense_format f = 0; f < RK_DENSE_FORMAT_COUNT; f++) {
+            const double macs = stage_macs(worked[s], f, size);
+            result.stages[s].macs += macs;
+            if (macs > 0 && macs_per_us[f] > 0)
+                result.compute_us += macs / macs_per_us[f];
+        }
+    }
     result.of_limit = (result.gather_us > result.compute_us ? result.gather_us : result.compute_us) / result.us;
     return result;
 }
@@ -137,15 +83,18 @@ static void print_table(const char *model, const double macs_per_us[], const str
     for (int f = 0; f < RK_DENSE_FORMAT_COUNT; f++)
         if (macs_per_us[f] > 0)
             printf(" %s %.0f", rk_dense_format_name((enum rk_dense_format)f), macs_per_us[f]);
-    printf("\n\n%6s %13s | %9s %9s %11s %9s %9s | %9s %9s %9s\n%6s %13s | %49s us/candidate | %9s %9s %9s\n", "batch",
-           "candidates/s", "all", "lookup", "interaction", "towers", "rest", "gather", "compute", "of limit", "", "",
-           "", "us/cand.", "us/cand.", "");
+    printf("\n\n%6s %13s | %9s", "batch", "candidates/s", "all");
+    for (int s = 0; s < NUM_STAGES; s++)
+        printf(" %11s", stage_names[s]);
+    printf(" | %9s %9s %9s\n%6s %13s | %57s | %9s %9s %9s\n", "gather", "compute", "of limit", "", "", "us/candidate",
+           "us/cand.", "us/cand.", "");
     for (uint32_t i = 0; i < count; i++) {
         const struct result *r = &results[i];
         const double n = r->batch;
-        printf("%6u %13.0f | %9.3f %9.3f %11.3f %9.3f %9.3f | %9.3f %9.3f %8.1f%%\n", r->batch, r->candidates_per_s,
-               r->us / n, r->stages.lookup_us / n, r->stages.interaction_us / n, r->stages.towers_us / n,
-               r->stages.rest_us / n, r->gather_us / n, r->compute_us / n, 100.0 * r->of_limit);
+        printf("%6u %13.0f | %9.3f", r->batch, r->candidates_per_s, r->us / n);
+        for (int s = 0; s < NUM_STAGES; s++)
+            printf(" %11.3f", r->stages[s].us / n);
+        printf(" | %9.3f %9.3f %8.1f%%\n", r->gather_us / n, r->compute_us / n, 100.0 * r->of_limit);
     }
 }
 
@@ -156,14 +105,15 @@ static void print_json(const char *model, const double macs_per_us[], const stru
         json_object_set_new(peaks, rk_dense_format_name((enum rk_dense_format)f), json_real(macs_per_us[f]));
     for (uint32_t i = 0; i < count; i++) {
         const struct result *r = &results[i];
-        json_array_append_new(list,
-                              json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f}, s:f, s:f, s:f, s:f}",
-                                        "batch", (json_int_t)r->batch, "candidates_per_s", r->candidates_per_s,
-                                        "us_per_batch", r->us, "gather_us", r->gather_us, "compute_us", r->compute_us,
-                                        "of_limit", r->of_limit, "stages_us", "lookup", r->stages.lookup_us,
-                                        "interaction", r->stages.interaction_us, "towers", r->stages.towers_us, "rest",
-                                        r->stages.rest_us, "row_bytes", r->row_bytes, "weight_bytes", r->weight_bytes,
-                                        "interaction_macs", r->interaction_macs, "tower_macs", r->tower_macs));
+        json_t *stages = json_object();
+        for (int s = 0; s < NUM_STAGES; s++)
+            json_object_set_new(stages, stage_names[s],
+                                json_pack("{s:f, s:f, s:f}", "us", r->stages[s].us, "macs", r->stages[s].macs, "bytes",
+                                          r->stages[s].bytes));
+        json_array_append_new(list, json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "batch", (json_int_t)r->batch,
+                                              "candidates_per_s", r->candidates_per_s, "us_per_batch", r->us,
+                                              "gather_us", r->gather_us, "compute_us", r->compute_us, "of_limit",
+                                              r->of_limit, "stages", stages));
     }
     json_t *all = json_pack("{s:s, s:s, s:s, s:o, s:i, s:o}", "bench", "engine", "model", model, "engine",
                             rk_engine_describe(), "macs_per_us", peaks, "rounds", (int)ROUNDS, "results", list);
@@ -175,16 +125,26 @@ static void print_json(const char *model, const double macs_per_us[], const stru
 
 int main(int argc, char **argv)
 {
-    struct options options;
-    read_options(argc, argv, &options);
+    const char *path = NULL, *requests = NULL;
+    struct bench_counts sizes = {{1, 32, 128, 512}, 4};
+    double seconds = 1.0;
+    bool mapped = false, json = false;
+    bench_options(argc, argv,
+                  (struct bench_option[]){
+                      BENCH_OPTION("model", BENCH_TEXT, &path, "the package's folder"),
+                      BENCH_OPTION("requests", BENCH_TEXT, &requests, "JSON lines"),
+                      BENCH_OPTION_UP_TO(MAX_SIZE, "batch", BENCH_COUNTS, &sizes, "candidates per batch"),
+                      BENCH_OPTION("seconds", BENCH_SECONDS, &seconds, "measuring time of each size and probe"),
+                      BENCH_OPTION("mapped", BENCH_FLAG, &mapped, "read rows from their files, not from huge pages"),
+                      BENCH_OPTION("json", BENCH_FLAG, &json, "print JSON"), BENCH_OPTIONS_END});
     bench_pin(BENCH_THIS_CORE);
-    struct rk_model *model = bench_model(options.model, !options.mapped);
+    struct rk_model *model = bench_model(path, !mapped);
     const struct rk_model_spec *spec = rk_model_spec_of(model);
     static struct measurement measurements[MAX_SIZES];
     uint32_t max_batch = 1;
-    for (uint32_t i = 0; i < options.num_sizes; i++) {
-        measurements[i].batches = bench_batches(model, options.requests, options.sizes[i], MAX_BATCHES);
-        max_batch = options.sizes[i] > max_batch ? options.sizes[i] : max_batch;
+    for (uint32_t i = 0; i < sizes.count; i++) {
+        measurements[i].batches = bench_batches(model, requests, sizes.list[i], MAX_BATCHES);
+        max_batch = sizes.list[i] > max_batch ? sizes.list[i] : max_batch;
     }
     struct rk_engine *engine = NULL;
     struct rk_error error = {0};
@@ -192,11 +152,11 @@ int main(int argc, char **argv)
         bench_fail("engine", &error);
 
     double rates[RK_DENSE_FORMAT_COUNT][ROUNDS];
-    const double slice = options.seconds / ROUNDS;
+    const double slice = seconds / ROUNDS;
     for (int round = 0; round < ROUNDS; round++) {
         for (int f = 0; f < RK_DENSE_FORMAT_COUNT; f++)
             rates[f][round] = probe_rate((enum rk_dense_format)f, slice / 4);
-        for (uint32_t i = 0; i < options.num_sizes; i++) {
+        for (uint32_t i = 0; i < sizes.count; i++) {
             struct measurement *m = &measurements[i];
             m->engine_us[round] = bench_run(engine, &m->batches, slice);
             m->gather_us[round] = bench_gather(&m->batches, slice / 2);
@@ -213,10 +173,9 @@ int main(int argc, char **argv)
     for (int f = 0; f < RK_DENSE_FORMAT_COUNT; f++)
         macs_per_us[f] = median(rates[f], ROUNDS);
     const struct bench_work work = bench_work(spec);
-    const uint64_t weight_bytes = rk_model_spec_cost(spec, 1.0).weight_bytes;
-    for (uint32_t i = 0; i < options.num_sizes; i++)
-        results[i] = conclude(&measurements[i], &work, weight_bytes, macs_per_us);
-    (options.json ? print_json : print_table)(spec->name, macs_per_us, results, options.num_sizes);
+    for (uint32_t i = 0; i < sizes.count; i++)
+        results[i] = conclude(&measurements[i], &work, macs_per_us);
+    (json ? print_json : print_table)(spec->name, macs_per_us, results, sizes.count);
     rk_engine_destroy(engine);
     rk_model_close(model);
     return 0;

@@ -28,15 +28,15 @@ def join(source, target):
 
 
 def main():
-    parser = bench_common.parser(__doc__)
+    parser = bench_common.parser(__doc__, makes_models=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement in each round")
     parser.add_argument("--rows", type=int, default=100000, help="of each table of the made-up model")
     options = parser.parse_args()
     fixture = bench_common.fixture(options.build)
     shape = ["--shape", "dlrm-26x128", "--max-rows", options.rows]
-    package, made_up = bench_common.synthetic(options, f"dlrm-26x128-{options.rows}", shape, 24, CANDIDATES)
-    dlrm = bench_common.quantised(options, package, "int8", "int8")
+    dlrm = bench_common.quantised(options, bench_common.synthetic(options, "dlrm-26x128", shape), "int8", "int8")
+    made_up = bench_common.synthetic_requests(options, "dlrm-26x128", shape, 24, CANDIDATES)
     results = {}
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as joined:
         join(fixture.DEMO / "requests.jsonl", joined)

@@ -14,8 +14,8 @@ import roofline
 TARGET = 0.85
 
 
-def arguments():
-    parser = bench_common.parser(__doc__)
+def read_arguments():
+    parser = bench_common.parser(__doc__, makes_models=True)
     parser.add_argument("--rows", type=int, default=100000, help="most rows of a table (100000 rows are 49 MiB a table)")
     parser.add_argument("--seconds", type=float, default=1, help="measuring time of each size and probe")
     parser.add_argument("--batch", default="1,32,128,512", help="candidates per batch")
@@ -28,13 +28,13 @@ def models(options):
     fixture = bench_common.fixture(options.build)
     yield "steam", fixture.repository_of("steam") / "steam/1", fixture.DEMO / "requests.jsonl"
     for shape, candidates in ("dlrm-26x128", 512), ("mlperf-dlrm-dcnv2", 256):
-        package = requests = None
+        arguments = ["--shape", shape, "--max-rows", options.rows]
         for towers in "fp32", "bf16", "int8":
             name = f"{shape} {towers}"
             if options.models not in name:
                 continue
-            if package is None:
-                package, requests = bench_common.synthetic(options, f"{shape}-{options.rows}", ["--shape", shape, "--max-rows", options.rows], 32, candidates)
+            package = bench_common.synthetic(options, shape, arguments)
+            requests = bench_common.synthetic_requests(options, shape, arguments, 32, candidates)
             yield name, package if towers == "fp32" else bench_common.quantised(options, package, "int8", towers), requests
 
 
@@ -44,14 +44,14 @@ def print_table(name, found):
     print(f"{'batch':>6} {'candidates/s':>13} | {'us/candidate':>12} {'lookup':>8} {'interaction':>11} {'towers':>8} {'rest':>7} | "
           f"{'gather':>8} {'compute':>8} {'of limit':>8}")
     for row in found["results"]:
-        each = [us / row["batch"] for us in (row["us_per_batch"], *row["stages_us"].values(), row["gather_us"], row["compute_us"])]
+        each = [us / row["batch"] for us in (row["us_per_batch"], *(stage["us"] for stage in row["stages"].values()), row["gather_us"], row["compute_us"])]
         print(f"{row['batch']:6} {row['candidates_per_s']:13.0f} | {each[0]:12.3f} {each[1]:8.3f} {each[2]:11.3f} {each[3]:8.3f} {each[4]:7.3f} | "
               f"{each[5]:8.3f} {each[6]:8.3f} {row['of_limit']:8.1%}")
     sys.stdout.flush()
 
 
 def main():
-    options = arguments()
+    options = read_arguments()
     results = {}
     for name, package, requests in models(options):
         if options.models not in name:

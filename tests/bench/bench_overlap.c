@@ -8,46 +8,27 @@
  * 2 if nothing does. Arithmetic cannot hide behind arithmetic: max(reading, arithmetic + rest) is the least that is
  * possible. Times are this thread's share of the processor. tests/bench/bench_overlap.py makes a model whose two halves
  * take about as long. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "tests/bench/engine_input.h"
 #include "tests/bench/probes.h"
 
-enum { ROUNDS = 21, MAX_BATCHES = 64 };
+enum { ROUNDS = 21, MAX_BATCHES = 64, MAX_CANDIDATES = 1 << 16 };
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"model", required_argument, NULL, 'm'},
-                                          {"requests", required_argument, NULL, 'r'},
-                                          {"candidates", required_argument, NULL, 'c'},
-                                          {"seconds", required_argument, NULL, 's'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {0}};
     const char *path = NULL, *requests = NULL;
     uint32_t candidates = 512;
     double seconds = 6.0;
-    bool json = false, good = true;
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (option == 'm')
-            path = optarg;
-        else if (option == 'r')
-            requests = optarg;
-        else if (option == 'c')
-            candidates = (uint32_t)strtoul(optarg, NULL, 10);
-        else if (option == 's')
-            seconds = strtod(optarg, NULL);
-        else if (option == 'j')
-            json = true;
-        else
-            good = false;
-    }
-    if (!good || path == NULL || requests == NULL || candidates == 0 || !(seconds > 0) || optind < argc) {
-        fprintf(stderr,
-                "usage: bench_overlap --model DIR --requests F.jsonl [--candidates 512] [--seconds 6] [--json]\n");
-        return 2;
-    }
+    bool json = false;
+    bench_options(argc, argv,
+                  (struct bench_option[]){BENCH_OPTION("model", BENCH_TEXT, &path, "the package's folder"),
+                                          BENCH_OPTION("requests", BENCH_TEXT, &requests, "JSON lines"),
+                                          BENCH_OPTION_UP_TO(MAX_CANDIDATES, "candidates", BENCH_COUNT, &candidates,
+                                                             "in a batch"),
+                                          BENCH_OPTION("seconds", BENCH_SECONDS, &seconds, "measuring time"),
+                                          BENCH_OPTION("json", BENCH_FLAG, &json, "print JSON"), BENCH_OPTIONS_END});
     bench_pin(BENCH_THIS_CORE);
     struct rk_model *model = bench_model(path, true);
     struct bench_batches batches = bench_batches(model, requests, candidates, MAX_BATCHES),

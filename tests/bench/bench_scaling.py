@@ -9,11 +9,12 @@ TARGET = 0.95
 
 
 def main():
-    parser = bench_common.parser(__doc__)
+    parser = bench_common.parser(__doc__, makes_models=True)
     parser.add_argument("--rows", type=int, default=100000, help="of each table")
     parser.add_argument("--seconds", type=float, default=6, help="measuring time of each model")
     options = parser.parse_args()
-    package, requests = bench_common.synthetic(options, f"dlrm-26x128-{options.rows}", ["--shape", "dlrm-26x128", "--max-rows", options.rows])
+    shape = ["--shape", "dlrm-26x128", "--max-rows", options.rows]
+    package, requests = bench_common.synthetic(options, "dlrm-26x128", shape), bench_common.synthetic_requests(options, "dlrm-26x128", shape)
     results = {}
     for towers in "fp32", "int8":
         model = package if towers == "fp32" else bench_common.quantised(options, package, "int8", "int8")

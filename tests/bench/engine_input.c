@@ -1,8 +1,6 @@
 /* Batches for benchmarks of the engine, and the loops that are timed. One thread, but for bench_run and bench_pin. */
 #include "tests/bench/engine_input.h"
 
-#include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +13,6 @@
 enum { MAX_CANDIDATES = 1 << 17, AHEAD = 24, BURST = 128, LINE = 64, LOOKUP_ROWS = 128, FEW_ROWS = 16 };
 
 static struct rk_arena arena; /* everything that lives until the end */
-
-void bench_fail(const char *what, const struct rk_error *error)
-{
-    fprintf(stderr, "%s: %s%s%s\n", program_invocation_short_name, what, error != NULL ? ": " : "",
-            error != NULL ? error->text : "");
-    exit(1);
-}
 
 void *bench_array(size_t count, size_t bytes)
 {
@@ -166,6 +157,7 @@ static void list_rows(const struct rk_model *model, struct bench_batch *batch)
             batch->rows[batch->num_rows++] =
                 (struct bench_row){rk_table_row(table, rk_kernels_get(), bags->ids[i]), bytes};
             batch->row_bytes += bytes;
+            batch->elements += of->embedding_dim;
         }
     }
 }
@@ -391,46 +383,49 @@ double bench_lookup(struct bench_batches *batches, double seconds)
 
 /* ---- what must be computed ---- */
 
-struct bench_work bench_work(const struct rk_model_spec *spec)
+static double element_bytes(enum rk_dense_format format)
 {
-    struct bench_work work = {.interaction_format = spec->interaction.format};
+    return (double)rk_dense_element_bytes(format);
+}
+
+static void need_layers(const struct rk_model_spec *spec, struct bench_work *work)
+{
     struct rk_layer_use uses[RK_MAX_LAYER_USES];
     const size_t count = rk_model_spec_layers(spec, uses);
     for (size_t u = 0; u < count; u++) {
         const struct rk_linear_spec *layer = uses[u].layer;
-        uint32_t *order = bench_array(layer->weight.columns, sizeof *order);
-        uint32_t shared = rk_layer_columns(spec, &uses[u], order);
-        if (uses[u].stage == RK_STAGE_BOTTOM && spec->num_candidate_dense == 0)
-            shared = layer->weight.columns; /* the whole tower is the context's */
-        work.request[layer->format] += (double)shared * layer->weight.rows;
-        work.candidate[layer->format] += (double)(layer->weight.columns - shared) * layer->weight.rows;
+        const bool cross = uses[u].stage == RK_STAGE_CROSS_V || uses[u].stage == RK_STAGE_CROSS_W,
+                   once = uses[u].stage == RK_STAGE_BOTTOM && spec->num_candidate_dense == 0;
+        const double columns = layer->weight.columns, rows = layer->weight.rows,
+                     shared = once ? columns : rk_layer_columns(spec, &uses[u], NULL);
+        struct bench_stage *stage = cross ? &work->interaction : &work->towers;
+        stage->request.macs[layer->format] += shared * rows;
+        stage->candidate.macs[layer->format] += (columns - shared) * rows;
+        stage->request.bytes += columns * rows * element_bytes(layer->format);
     }
-    if (spec->interaction.op == RK_INTERACTION_DOT) {
-        uint32_t ranks[RK_MAX_FEATURES + 1];
-        const struct rk_model_widths widths = rk_model_spec_widths(spec);
-        const size_t shared = rk_gram_elements(rk_vector_ranks(spec, ranks), spec->interaction.self),
-                     all = widths.top_in - widths.bottom_out;
-        const double dim = rk_vector_dim(spec, 0);
-        work.interaction_request = dim * (double)shared;
-        work.interaction_candidate = dim * (double)(all - shared);
-        work.request[work.interaction_format] += work.interaction_request;
-        work.candidate[work.interaction_format] += work.interaction_candidate;
-    }
-    return work;
 }
 
-void bench_pin(int core)
+static void need_dots(const struct rk_model_spec *spec, struct bench_work *work)
 {
-    cpu_set_t allowed, set;
-    CPU_ZERO(&set);
-    if (core < 0) {
-        CPU_SET((size_t)sched_getcpu(), &set);
-    } else {
-        sched_getaffinity(0, sizeof allowed, &allowed);
-        for (size_t c = 0; c < CPU_SETSIZE; c++)
-            if (CPU_ISSET(c, &allowed) && core-- == 0)
-                CPU_SET(c, &set);
-    }
-    if (sched_setaffinity(0, sizeof set, &set) != 0)
-        perror("not pinned to a core");
+    if (spec->interaction.op != RK_INTERACTION_DOT)
+        return;
+    uint32_t ranks[RK_MAX_FEATURES + 1];
+    const struct rk_model_widths widths = rk_model_spec_widths(spec);
+    const uint32_t context = rk_vector_ranks(spec, ranks);
+    const double dim = rk_vector_dim(spec, 0), shared = (double)rk_gram_elements(context, spec->interaction.self),
+                 all = (double)(widths.top_in - widths.bottom_out);
+    const enum rk_dense_format format = spec->interaction.format;
+    struct bench_stage *stage = &work->interaction;
+    stage->request.macs[format] += dim * shared;
+    stage->candidate.macs[format] += dim * (all - shared);
+    stage->request.bytes += dim * context * element_bytes(format);
+    stage->candidate.bytes += dim * (widths.num_vectors - context) * element_bytes(format);
+}
+
+struct bench_work bench_work(const struct rk_model_spec *spec)
+{
+    struct bench_work work = {0};
+    need_layers(spec, &work);
+    need_dots(spec, &work);
+    return work;
 }

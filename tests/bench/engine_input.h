@@ -7,9 +7,7 @@
 #include <stdint.h>
 
 #include "model/engine.h"
-
-/* Prints "bench_x: what: error" and ends the program. error may be NULL. */
-_Noreturn void bench_fail(const char *what, const struct rk_error *error);
+#include "tests/bench/program.h"
 
 /* Zeros that live until the end. */
 void *bench_array(size_t count, size_t bytes);
@@ -26,7 +24,7 @@ struct bench_batch {
     struct rk_request request;
     struct bench_row *rows; /* that it reads, the context's once */
     size_t num_rows;
-    uint64_t row_bytes;
+    uint64_t row_bytes, elements; /* of these rows */
 };
 
 struct bench_batches {
@@ -59,16 +57,17 @@ struct bench_cost {
 };
 struct bench_cost bench_cost(struct rk_engine *engine, struct bench_batches *batches, double seconds);
 
-/* Multiply-adds that cannot be avoided, in each format. */
-struct bench_work {
-    double request[RK_DENSE_FORMAT_COUNT], candidate[RK_DENSE_FORMAT_COUNT]; /* once per request, and per candidate */
-    double interaction_request, interaction_candidate; /* of these, the interaction's, in `interaction_format` */
-    enum rk_dense_format interaction_format;
+/* What cannot be avoided, once per request and once per candidate: multiply-adds in each format, and bytes read. */
+struct bench_need {
+    double macs[RK_DENSE_FORMAT_COUNT], bytes;
 };
+struct bench_stage {
+    struct bench_need request, candidate;
+};
+struct bench_work {
+    struct bench_stage interaction, towers; /* the interaction's cross layers are not the towers' */
+};
+/* The bytes are those of weights, which each batch reads once, and of the vectors that dot multiplies. */
 struct bench_work bench_work(const struct rk_model_spec *spec);
-
-/* This thread stays on a core: where it is, or the n-th that it may use. */
-void bench_pin(int core);
-#define BENCH_THIS_CORE (-1)
 
 #endif

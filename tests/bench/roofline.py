@@ -1,33 +1,34 @@
 """A roofline plot as SVG: operations per second against operations per byte, under what memory and multipliers could give.
 
-Each model's stages are points: lookups (two operations for each byte of the rows), towers with their weights' bytes, read once per
-batch, and the whole. The slanted line is the rate at which rows can be gathered, the level ones are the peaks of the number formats."""
+Each model's stages are points: lookups (a multiply-add for each element, the rows' bytes), interaction and towers (the bytes of weights,
+read once per batch, and of the vectors that dot multiplies), and the whole. The slanted line is the rate at which rows can be gathered,
+the level ones are the peaks of the number formats. Weights and vectors come from caches, so those stages may be above the slanted line."""
 
 import html
 import math
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 560, 80, 230, 40, 60
 COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"]
-MARKS = {"lookup": "circle", "towers": "diamond", "whole": "cross"}
+MARKS = {"lookup": "circle", "interaction": "square", "towers": "diamond", "whole": "cross"}
 
 
 def points(found):
     """(stage, operations per byte, operations per second) of the largest batch."""
     row = max(found["results"], key=lambda result: result["batch"])
-    stages, result = row["stages_us"], []
-    for stage, operations, bytes_read, us in (
-            ("lookup", 2 * row["row_bytes"], row["row_bytes"], stages["lookup"]),
-            ("towers", 2 * row["tower_macs"], row["weight_bytes"], stages["towers"]),
-            ("whole", 2 * (row["tower_macs"] + row["interaction_macs"]), row["row_bytes"] + row["weight_bytes"], row["us_per_batch"])):
-        if operations > 0 and bytes_read > 0 and us > 0:
-            result.append((stage, operations / bytes_read, 1e6 * operations / us))
-    gather = 1e6 * row["row_bytes"] / row["gather_us"] if row["gather_us"] > 0 else 0
+    stages, result = row["stages"], []
+    whole = {"us": row["us_per_batch"], **{key: sum(stage[key] for stage in stages.values()) for key in ("macs", "bytes")}}
+    for name, stage in {**stages, "whole": whole}.items():
+        if stage["macs"] > 0 and stage["bytes"] > 0 and stage["us"] > 0:
+            result.append((name, 2 * stage["macs"] / stage["bytes"], 2e6 * stage["macs"] / stage["us"]))
+    gather = 1e6 * stages["lookup"]["bytes"] / row["gather_us"] if row["gather_us"] > 0 else 0
     return result, gather
 
 
 def mark(shape, x, y, colour):
     if shape == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>'
+    if shape == "square":
+        return f'<rect x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10" fill="{colour}"/>'
     if shape == "diamond":
         return f'<path d="M{x:.1f} {y - 7:.1f} l6 7 l-6 7 l-6 -7 z" fill="{colour}"/>'
     return f'<path d="M{x - 5:.1f} {y - 5:.1f} l10 10 m0 -10 l-10 10" stroke="{colour}" stroke-width="3"/>'
@@ -78,8 +79,8 @@ def draw(path, results):
         y = HEIGHT - BOTTOM - 20 * (len(found) - number)
         out.append(f'<rect x="{WIDTH - RIGHT + 12}" y="{y - 10}" width="10" height="10" fill="{colour}"/>'
                    f'<text x="{WIDTH - RIGHT + 28}" y="{y}">{html.escape(name)}</text>')
-    for number, stage in enumerate(("lookup", "towers", "whole")):
-        y = HEIGHT - BOTTOM - 20 * len(found) - 90 + 22 * number
+    for number, stage in enumerate(MARKS):
+        y = HEIGHT - BOTTOM - 20 * len(found) - 112 + 22 * number
         out.append(f'{mark(MARKS[stage], WIDTH - RIGHT + 17, y - 4, "#555")}<text x="{WIDTH - RIGHT + 28}" y="{y}">{stage}</text>')
     out.append("</svg>")
     with open(path, "w", encoding="utf-8") as file:
