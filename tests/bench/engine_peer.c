@@ -109,7 +109,7 @@ static void create_engines(const struct rk_model *model)
         fail(NULL, "cannot tell which cores may be used");
     struct rk_error error = {0};
     for (int core = 0; core < CPU_SETSIZE && num_cores < MAX_THREADS; core++) {
-        if (!CPU_ISSET(core, &allowed))
+        if (!CPU_ISSET((size_t)core, &allowed))
             continue;
         struct runner *runner = &runners[num_cores++];
         runner->core = core;
