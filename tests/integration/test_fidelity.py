@@ -34,18 +34,18 @@ class TestFidelity(unittest.TestCase):
         return {line["id"]: line["logits"] for line in map(json.loads, output.splitlines())}
 
     def client(self, target, name, requests, expected, rng, answers):
-        """Appends, for each answer, None or what is wrong with it."""
+        """Appends, for each answer, None or what is wrong with it, and whether it shared a batch or was cut into several."""
         with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = fixture.Stub(channel)
             for _ in range(ROUNDS):
                 request = rng.choice(requests)
-                count = rng.choice([1, 1, 2, 3, 7, 20, len(request["candidates"])])
-                chosen = rng.sample(range(len(request["candidates"])), min(count, len(request["candidates"])))
+                count = min(rng.choice([1, 1, 2, 3, 7, 20, 1000]), len(request["candidates"]))
+                chosen = rng.sample(range(len(request["candidates"])), count)
                 part = dict(request, candidates=[request["candidates"][i] for i in chosen])
-                answer = stub.Rank(fixture.rank_request(name, part, include_logits=True), timeout=60)
+                answer = stub.Rank(fixture.rank_request(name, part, include_logits=True, include_costs=True), timeout=60)
                 wanted = [logit for i in chosen for logit in expected[request["id"]][i]]
-                answers.append(None if bits(answer.logits) == bits(wanted) else
-                               f"{request['id']}, candidates {chosen}: {list(answer.logits)} instead of {wanted}")
+                wrong = None if bits(answer.logits) == bits(wanted) else f"{request['id']}, candidates {chosen}: {list(answer.logits)} instead of {wanted}"
+                answers.append((wrong, answer.costs.batch_candidates > count, answer.costs.batches > 1))
 
     def check(self, name, towers, *options):
         seed = fixture.seed()
@@ -61,13 +61,18 @@ class TestFidelity(unittest.TestCase):
             for client in clients:
                 client.join()
         self.assertEqual(len(answers), CLIENTS * ROUNDS, "a client failed")
-        self.assertEqual([answer for answer in answers if answer is not None], [], f"{name} {towers} {options}")
+        self.assertEqual([wrong for wrong, _, _ in answers if wrong is not None], [], f"{name} {towers} {options}")
+        return sum(shared for _, shared, _ in answers), sum(cut for _, _, cut in answers)
 
     def test_many_workers_and_small_batches(self):
+        shared = cut = 0
         for name in "dot", "cat", "dcn_v2", "steam":
             for towers in "fp32", "bf16", "int8":
                 with self.subTest(model=name, towers=towers):
-                    self.check(name, towers, "--workers", "4", "--max-batch", "16", "--in-place-us", "0")
+                    found = self.check(name, towers, "--workers", "4", "--max-batch", "16", "--in-place-us", "0")
+                    shared, cut = shared + found[0], cut + found[1]
+        self.assertGreater(shared, 0, "no request shared a batch with another: nothing was tested")
+        self.assertGreater(cut, 0, "no request was cut into batches")
 
     def test_by_default(self):
         for towers in "fp32", "int8":
