@@ -10,10 +10,8 @@
  *   x peak     that, over the time that the multiply-adds of the triangle take at the peak
  *   from fp32  us, when the candidate's vectors are float32 and are brought into the format first
  */
-#include <getopt.h>
 #include <jansson.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +19,7 @@
 #include "quant/dense.h"
 #include "quant/kernels_list.h"
 #include "tests/bench/probes.h"
+#include "tests/bench/program.h"
 
 enum { CANDIDATES = 32, ROUNDS = 25, MAX_CASES = 64 };
 
@@ -139,15 +138,6 @@ static double time_us(const struct measurement *measurement, bool convert, doubl
     return 1e6 * spent / (double)candidates;
 }
 
-static void pin(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)sched_getcpu(), &set);
-    if (sched_setaffinity(0, sizeof set, &set) != 0)
-        perror("bench_interaction: not pinned to a core");
-}
-
 static uint32_t make_measurements(struct measurement measurements[static MAX_CASES])
 {
     uint32_t count = 0;
@@ -172,22 +162,12 @@ static uint32_t make_measurements(struct measurement measurements[static MAX_CAS
 
 int main(int argc, char **argv)
 {
-    static const struct option known[] = {{"seconds", required_argument, NULL, 's'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {0}};
     double seconds = 2.0;
-    bool json = false, good = true;
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (option == 's')
-            seconds = strtod(optarg, NULL);
-        json |= option == 'j';
-        good &= option != '?' && seconds > 0.0 && seconds <= 3600.0;
-    }
-    if (!good || optind != argc) {
-        fprintf(stderr, "usage: bench_interaction [--seconds 2] [--json]\n");
-        return 2;
-    }
-    pin();
+    bool json = false;
+    bench_options(argc, argv,
+                  (struct bench_option[]){BENCH_OPTION("seconds", BENCH_SECONDS, &seconds, "measuring time"),
+                                          BENCH_OPTION("json", BENCH_FLAG, &json, "print JSON"), BENCH_OPTIONS_END});
+    bench_pin(BENCH_THIS_CORE);
     scratch = lines(rk_gram_scratch_bytes(64, 512));
     static struct measurement measurements[MAX_CASES];
     const uint32_t count = make_measurements(measurements);
@@ -232,10 +212,8 @@ int main(int argc, char **argv)
                                               of_peak, "us_from_fp32", from_f32_us));
     }
     json_t *all = json_pack("{s:s, s:i, s:o}", "bench", "interaction", "rounds", (int)ROUNDS, "results", list);
-    if (json && (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0)) {
-        fprintf(stderr, "bench_interaction: failed to print the results\n");
-        return 1;
-    }
+    if (json && (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0))
+        bench_fail("failed to print the results", NULL);
     json_decref(all);
     return 0;
 }

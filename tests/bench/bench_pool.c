@@ -15,10 +15,8 @@
  *
  * Medians over the rounds, nanoseconds per row. */
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +24,7 @@
 #include <unistd.h>
 
 #include "embeddings/table.h"
+#include "tests/bench/program.h"
 #include "tests/bench/rolling_peer.h"
 
 enum { BAG = 32, BAGS = 512, IDS = BAG * BAGS, MAX_ROUNDS = 1001, HOT_BYTES = 256 << 10, LINE = 64 };
@@ -45,12 +44,6 @@ struct run {
     uint32_t offsets[BAGS + 1];
     float *out; /* [2][dim] */
 };
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "bench_pool: %s\n", what);
-    exit(1);
-}
 
 static double now_ns(void)
 {
@@ -191,7 +184,7 @@ static void write_rows(int fd, uint64_t bytes)
     for (uint64_t done = 0; done < bytes;) {
         const ssize_t written = write(fd, block, bytes - done < sizeof block ? bytes - done : sizeof block);
         if (written <= 0)
-            fail("the folder for the table's file is full; name another with --folder");
+            bench_fail("the folder for the table's file is full; name another with --folder", NULL);
         done += (uint64_t)written;
     }
 }
@@ -211,13 +204,13 @@ static void open_table(struct table *table, int dir_fd, const char *file, enum r
     struct rk_error error = {0};
     const int fd = openat(dir_fd, file, O_WRONLY);
     if (fd < 0 || ftruncate(fd, (off_t)(table->shard.num_rows * table->row_bytes)) != 0)
-        fail("failed to resize the table's file");
+        bench_fail("failed to resize the table's file", NULL);
     close(fd);
     uint64_t hash; /* as loading a model does: afterwards every page is mapped */
     if (rk_table_open(&table->spec, dir_fd, &options, &table->table, &error) != RK_OK ||
         rk_table_open(&table->spec, dir_fd, NULL, &table->mapped, &error) != RK_OK ||
         rk_table_hash(table->mapped, 0, NULL, NULL, &hash) != RK_OK)
-        fail(error.text);
+        bench_fail("table", &error);
     table->rows = rk_table_row(table->table, rk_kernels_get(), 0);
 }
 
@@ -253,12 +246,12 @@ static double measure(struct run *run, const struct contender *contender)
     return (now_ns() - start) / IDS;
 }
 
-static void measure_format(struct run *run, const struct table *large, const struct table *small, int rounds,
+static void measure_format(struct run *run, const struct table *large, const struct table *small, uint32_t rounds,
                            double best[NUM_KINDS], const char *how[NUM_KINDS])
 {
     static double ns[NUM_CONTENDERS][MAX_ROUNDS];
     const bool has_peer = rolling_peer(large->spec.format, large->spec.embedding_dim) != NULL;
-    for (int round = -1; round < rounds; round++) /* one to warm up */
+    for (int round = -1; round < (int)rounds; round++) /* one to warm up */
         for (int c = 0; c < NUM_CONTENDERS; c++) {
             if (contenders[c].go == peer && contenders[c].parameter == 0 && !has_peer) {
                 ns[c][round < 0 ? 0 : round] = INFINITY;
@@ -281,111 +274,64 @@ static void measure_format(struct run *run, const struct table *large, const str
     }
 }
 
-static void pin(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)sched_getcpu(), &set);
-    if (sched_setaffinity(0, sizeof set, &set) != 0)
-        perror("bench_pool: not pinned to a core");
-}
-
-struct settings {
-    uint64_t mib;
-    int rounds;
-    uint32_t dim;
-    const char *format, *folder;
-    bool json;
-};
-
-static bool read_settings(int argc, char **argv, struct settings *settings)
-{
-    static const struct option known[] = {{"mib", required_argument, NULL, 'm'},
-                                          {"rounds", required_argument, NULL, 'r'},
-                                          {"dim", required_argument, NULL, 'd'},
-                                          {"format", required_argument, NULL, 'f'},
-                                          {"folder", required_argument, NULL, 'o'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {0}};
-    *settings = (struct settings){.mib = 2048, .rounds = 31, .dim = 128, .folder = "/tmp"};
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;)
-        switch (option) {
-        case 'm':
-            settings->mib = strtoull(optarg, NULL, 10);
-            break;
-        case 'r':
-            settings->rounds = atoi(optarg);
-            break;
-        case 'd':
-            settings->dim = (uint32_t)strtoul(optarg, NULL, 10);
-            break;
-        case 'f':
-            settings->format = optarg;
-            break;
-        case 'o':
-            settings->folder = optarg;
-            break;
-        case 'j':
-            settings->json = true;
-            break;
-        default:
-            return false;
-        }
-    enum rk_row_format format;
-    return optind == argc && settings->mib >= 1 && settings->mib <= 1 << 20 && settings->rounds >= 1 &&
-           settings->rounds <= MAX_ROUNDS && settings->dim >= 1 && settings->dim <= 4096 &&
-           (settings->format == NULL || rk_row_format_parse(settings->format, &format));
-}
-
 int main(int argc, char **argv)
 {
-    struct settings settings;
-    if (!read_settings(argc, argv, &settings)) {
-        fprintf(stderr, "usage: bench_pool [--mib 2048] [--rounds 31] [--dim 128] [--format NAME] [--folder /tmp] "
-                        "[--json]\n");
-        return 2;
-    }
-    pin();
+    uint32_t asked_mib = 2048, rounds = 31, dim = 128;
+    const char *only = "all", *folder_name = "/tmp";
+    bool json = false;
+    bench_options(argc, argv,
+                  (struct bench_option[]){BENCH_OPTION_UP_TO(1 << 20, "mib", BENCH_COUNT, &asked_mib, "of the table"),
+                                          BENCH_OPTION_UP_TO(MAX_ROUNDS, "rounds", BENCH_COUNT, &rounds,
+                                                             "of which medians are printed"),
+                                          BENCH_OPTION_UP_TO(4096, "dim", BENCH_COUNT, &dim, "elements of a row"),
+                                          BENCH_OPTION("format", BENCH_TEXT, &only, "of rows"),
+                                          BENCH_OPTION("folder", BENCH_TEXT, &folder_name, "where the table's file is"),
+                                          BENCH_OPTION("json", BENCH_FLAG, &json, "print JSON"), BENCH_OPTIONS_END});
+    enum rk_row_format chosen = RK_ROW_FORMAT_COUNT;
+    if (strcmp(only, "all") != 0 && !rk_row_format_parse(only, &chosen))
+        bench_fail("--format is none of the row formats: rankpack quantize --help lists them", NULL);
+    bench_pin(BENCH_THIS_CORE);
     /* The file's pages and their copy both want memory. */
-    const uint64_t asked = settings.mib, free_mib = proc_kib("/proc/meminfo", "MemAvailable") / 1024;
-    while (settings.mib > 1 && settings.mib * 2 + 512 > free_mib)
-        settings.mib /= 2;
-    if (settings.mib < asked)
+    uint64_t mib = asked_mib;
+    const uint64_t free_mib = proc_kib("/proc/meminfo", "MemAvailable") / 1024;
+    while (mib > 1 && mib * 2 + 512 > free_mib)
+        mib /= 2;
+    if (mib < asked_mib)
         fprintf(stderr, "bench_pool: %llu MiB of memory are free: the table has %llu MiB, not %llu\n",
-                (unsigned long long)free_mib, (unsigned long long)settings.mib, (unsigned long long)asked);
+                (unsigned long long)free_mib, (unsigned long long)mib, (unsigned long long)asked_mib);
 
     char folder[4096];
-    snprintf(folder, sizeof folder, "%s/rankd-bench-XXXXXX", settings.folder);
+    snprintf(folder, sizeof folder, "%s/rankd-bench-XXXXXX", folder_name);
     const int dir_fd = mkdtemp(folder) != NULL ? open(folder, O_RDONLY | O_DIRECTORY) : -1;
     const int large_fd = openat(dir_fd, "large", O_CREAT | O_WRONLY, 0600),
               small_fd = openat(dir_fd, "small", O_CREAT | O_WRONLY, 0600);
     if (dir_fd < 0 || large_fd < 0 || small_fd < 0)
-        fail("failed to create files; name a folder with --folder");
-    write_rows(large_fd, settings.mib << 20);
+        bench_fail("failed to create files; name a folder with --folder", NULL);
+    write_rows(large_fd, mib << 20);
     write_rows(small_fd, HOT_BYTES);
 
     static struct run run;
     run.kernels = rk_kernels_get();
-    run.out = calloc(2 * (size_t)settings.dim, sizeof *run.out);
+    run.out = calloc(2 * (size_t)dim, sizeof *run.out);
     for (uint32_t b = 0; b <= BAGS; b++)
         run.offsets[b] = b * BAG;
     json_t *list = json_array();
-    if (!settings.json)
-        printf("%u rows a bag, dim %u, %llu MiB\n%-12s %6s %7s %7s %7s %7s %7s %12s %11s %11s  %s\n", BAG, settings.dim,
-               (unsigned long long)settings.mib, "format", "bytes", "ours", "floor", "peer", "hot", "mapped",
-               "ours/floor", "peer/ours", "mapped/ours", "huge pages, best floor, best peer");
+    if (!json)
+        printf("%u rows a bag, dim %u, %llu MiB\n%-12s %6s %7s %7s %7s %7s %7s %12s %11s %11s  %s\n", BAG, dim,
+               (unsigned long long)mib, "format", "bytes", "ours", "floor", "peer", "hot", "mapped", "ours/floor",
+               "peer/ours", "mapped/ours", "huge pages, best floor, best peer");
     for (int f = 0; f < RK_ROW_FORMAT_COUNT; f++) {
         const char *name = rk_row_format_name((enum rk_row_format)f);
-        if (settings.format != NULL && strcmp(settings.format, name) != 0)
+        if (chosen != RK_ROW_FORMAT_COUNT && chosen != (enum rk_row_format)f)
             continue;
         struct table large, small;
-        open_table(&large, dir_fd, "large", (enum rk_row_format)f, settings.dim, settings.mib << 20);
-        open_table(&small, dir_fd, "small", (enum rk_row_format)f, settings.dim, HOT_BYTES);
+        open_table(&large, dir_fd, "large", (enum rk_row_format)f, dim, mib << 20);
+        open_table(&small, dir_fd, "small", (enum rk_row_format)f, dim, HOT_BYTES);
         const uint64_t huge_mib = proc_kib("/proc/self/smaps_rollup", "AnonHugePages") / 1024;
         double ns[NUM_KINDS];
         const char *how[NUM_KINDS] = {NULL};
-        measure_format(&run, &large, &small, settings.rounds, ns, how);
-        if (!settings.json)
+        measure_format(&run, &large, &small, rounds, ns, how);
+        if (!json)
             printf("%-12s %6llu %7.2f %7.2f %7.2f %7.2f %7.2f %12.2f %11.2f %11.2f  %llu MiB, %s, %s\n", name,
                    (unsigned long long)large.row_bytes, ns[OURS], ns[FLOOR], ns[PEER], ns[HOT], ns[MAPPED],
                    ns[OURS] / ns[FLOOR], ns[PEER] / ns[OURS], ns[MAPPED] / ns[OURS], (unsigned long long)huge_mib,
@@ -406,11 +352,10 @@ int main(int argc, char **argv)
     unlinkat(dir_fd, "large", 0);
     unlinkat(dir_fd, "small", 0);
     rmdir(folder);
-    json_t *all =
-        json_pack("{s:s, s:i, s:i, s:i, s:I, s:o}", "bench", "pool", "rounds", settings.rounds, "dim",
-                  (int)settings.dim, "rows_per_bag", (int)BAG, "mib", (json_int_t)settings.mib, "results", list);
-    if (settings.json && (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0))
-        fail("failed to print the results");
+    json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:I, s:o}", "bench", "pool", "rounds", (int)rounds, "dim", (int)dim,
+                            "rows_per_bag", (int)BAG, "mib", (json_int_t)mib, "results", list);
+    if (json && (all == NULL || json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0))
+        bench_fail("failed to print the results", NULL);
     json_decref(all);
     free(run.out);
     return 0;

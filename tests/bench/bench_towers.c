@@ -16,26 +16,19 @@
  * int8 is calibrated; "int8 dyn" finds a range for each row, for which oneDNN has no counterpart. Everybody's scores
  * are compared with float64 sums over the layer's stored weights before anything is timed. */
 #include <cblas.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "quant/linear.h"
 #include "tests/bench/probes.h"
+#include "tests/bench/program.h"
 #include "tests/bench/towers.h"
 
-enum { MAX_SIZES = 16, MAX_BATCH = 4096, MAX_ROUNDS = 1001, MAX_CONTENDERS = 6, COLD_RUNS = 3, HOT_SPELLS = 5 };
+enum { MAX_BATCH = 4096, MAX_ROUNDS = 1001, MAX_CONTENDERS = 6, COLD_RUNS = 3, HOT_SPELLS = 5 };
 enum { TOUCHED_BYTES = 64 << 20, LINE = 64 };
 #define SPELL_S 4e-4
-
-struct options {
-    bool formats[RK_DENSE_FORMAT_COUNT];
-    uint32_t sizes[MAX_SIZES], num_sizes, tile, rounds;
-    bool json;
-};
 
 /* This project's way. */
 struct packed {
@@ -64,10 +57,8 @@ void *bench_memory(size_t bytes)
 {
     bytes = (bytes + LINE) / LINE * LINE;
     void *memory = aligned_alloc(LINE, bytes);
-    if (memory == NULL) {
-        fprintf(stderr, "bench_towers: out of memory\n");
-        exit(1);
-    }
+    if (memory == NULL)
+        bench_fail("out of memory", NULL);
     return memset(memory, 0, bytes);
 }
 
@@ -397,101 +388,51 @@ static bool read_formats(const char *text, bool formats[static RK_DENSE_FORMAT_C
     return true;
 }
 
-static bool read_number(const char *text, uint32_t most, uint32_t *number, const char **end)
-{
-    char *stop;
-    const unsigned long value = strtoul(text, &stop, 10);
-    *number = (uint32_t)value;
-    *end = stop;
-    return stop != text && value > 0 && value <= most;
-}
-
-static void read_options(int argc, char **argv, struct options *options)
-{
-    static const struct option known[] = {{"format", required_argument, NULL, 'f'},
-                                          {"batch", required_argument, NULL, 'b'},
-                                          {"tile", required_argument, NULL, 't'},
-                                          {"rounds", required_argument, NULL, 'r'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {0}};
-    *options = (struct options){.formats = {true, true, true},
-                                .sizes = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512},
-                                .num_sizes = 10,
-                                .tile = 96,
-                                .rounds = 15};
-    bool good = true;
-    const char *end = "";
-    for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
-        if (option == 'f') {
-            good &= read_formats(optarg, options->formats);
-        } else if (option == 'b') {
-            options->num_sizes = 0;
-            for (const char *at = optarg; good && *at != '\0' && options->num_sizes < MAX_SIZES;
-                 at = end + (*end == ','))
-                good = read_number(at, MAX_BATCH, &options->sizes[options->num_sizes++], &end) &&
-                       (*end == ',' || *end == '\0');
-        } else if (option == 't') {
-            good &= read_number(optarg, MAX_BATCH, &options->tile, &end);
-        } else if (option == 'r') {
-            good &= read_number(optarg, MAX_ROUNDS, &options->rounds, &end);
-        } else if (option == 'j') {
-            options->json = true;
-        } else {
-            good = false;
-        }
-    }
-    if (good && optind == argc && options->num_sizes > 0)
-        return;
-    fprintf(stderr,
-            "usage: bench_towers [--format fp32,bf16,int8] [--batch 1,2,4,...] [--tile 96] [--rounds 15] [--json]\n"
-            "  --batch  rows of a batch, up to %d sizes of at most %d\n"
-            "  --tile   rows that go through the whole tower at a time\n",
-            MAX_SIZES, MAX_BATCH);
-    exit(2);
-}
-
-static void pin(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET((size_t)sched_getcpu(), &set);
-    if (sched_setaffinity(0, sizeof set, &set) != 0)
-        perror("bench_towers: not pinned to a core");
-}
-
 int main(int argc, char **argv)
 {
     static struct round rounds[MAX_ROUNDS];
-    struct options options;
     struct tower tower = {0};
-    read_options(argc, argv, &options);
-    pin();
+    bool formats[RK_DENSE_FORMAT_COUNT], json = false;
+    const char *names = "fp32,bf16,int8";
+    struct bench_counts sizes = {{1, 2, 4, 8, 16, 32, 64, 128, 256, 512}, 10};
+    uint32_t tile = 96, num_rounds = 15;
+    bench_options(argc, argv,
+                  (struct bench_option[]){
+                      BENCH_OPTION("format", BENCH_TEXT, &names, "of the layers"),
+                      BENCH_OPTION_UP_TO(MAX_BATCH, "batch", BENCH_COUNTS, &sizes, "rows of a batch"),
+                      BENCH_OPTION_UP_TO(MAX_BATCH, "tile", BENCH_COUNT, &tile, "rows in the tower at a time"),
+                      BENCH_OPTION_UP_TO(MAX_ROUNDS, "rounds", BENCH_COUNT, &num_rounds,
+                                         "of which medians are printed"),
+                      BENCH_OPTION("json", BENCH_FLAG, &json, "print JSON"), BENCH_OPTIONS_END});
+    if (!read_formats(names, formats))
+        bench_fail("--format must be some of fp32, bf16, int8, with commas between", NULL);
+    bench_pin(BENCH_THIS_CORE);
     openblas_set_num_threads(1);
     rivals_use_one_thread();
     touched = bench_memory(TOUCHED_BYTES);
     tower_create(&tower);
     uint32_t largest = 0;
-    for (uint32_t s = 0; s < options.num_sizes; s++)
-        largest = options.sizes[s] > largest ? options.sizes[s] : largest;
+    for (uint32_t s = 0; s < sizes.count; s++)
+        largest = sizes.list[s] > largest ? sizes.list[s] : largest;
     float *x = bench_memory((size_t)largest * tower.widths[0] * sizeof *x);
     double *scores = bench_memory(largest * sizeof *scores);
     for (size_t i = 0; i < (size_t)largest * tower.widths[0]; i++)
         x[i] = (float)((i * 2654435761u) >> 8 & 0xffff) / 65536.0f;
     calibrate(&tower, x, largest, scores);
-    json_t *list = options.json ? json_array() : NULL;
-    if (!options.json)
+    json_t *list = json ? json_array() : NULL;
+    if (!json)
         printf("%-8s %5s %-5s %10s %9s %8s %9s %9s\n", "format", "batch", "", "us", "Gop/s", "% peak", "x oneDNN",
                "x OpenBLAS");
     for (enum rk_dense_format format = 0; format < RK_DENSE_FORMAT_COUNT; format++)
-        for (uint32_t s = 0; options.formats[format] && s < options.num_sizes; s++) {
-            const uint32_t batch = options.sizes[s];
+        for (uint32_t s = 0; formats[format] && s < sizes.count; s++) {
+            const uint32_t batch = sizes.list[s];
             struct entry entries[MAX_CONTENDERS];
-            const uint32_t count = make_entries(&tower, format, x, batch, options.tile, entries);
+            const uint32_t count = make_entries(&tower, format, x, batch, tile, entries);
             for (uint32_t e = 0; e < count; e++)
                 check(&entries[e].contender, format, batch, scores);
-            for (uint32_t i = 0; i < options.rounds; i++)
+            for (uint32_t i = 0; i < num_rounds; i++)
                 measure_round(entries, count, format, &rounds[i]);
-            report(&tower, format, batch, rounds, options.rounds, list);
+            report(&tower, format, batch, rounds, num_rounds, list);
             for (uint32_t e = 0; e < count; e++)
                 entries[e].destroy(&entries[e].contender);
         }

@@ -30,8 +30,6 @@ struct rk_model *bench_model(const char *path, bool huge_pages)
     const struct rk_model_open_options options = {.rows = huge_pages ? &rows : NULL};
     struct rk_error error = {0};
     struct rk_model *model = NULL;
-    if (rk_kernels_check_mask(&error) != RK_OK)
-        bench_fail("kernels", &error);
     if (rk_model_open(path, &options, &model, &error) != RK_OK)
         bench_fail("model", &error);
     return model;

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "quant/kernels.h"
+
 static const struct {
     const char *value, *wanted;
 } kinds[] = {
@@ -172,4 +174,7 @@ void bench_options(int argc, char **argv, const struct bench_option *options)
             snprintf(why, sizeof why, "--%s", o->name);
             refuse(options, why, "is missing");
         }
+    struct rk_error error = {0};
+    if (rk_kernels_check_mask(&error) != RK_OK)
+        bench_fail("kernels", &error);
 }

@@ -48,7 +48,7 @@ struct bench_option {
 #define BENCH_OPTIONS_END BENCH_OPTION(NULL, BENCH_FLAG, NULL, NULL)
 
 /* Reads "--name value" and "--name=value". Prints what there is and ends the program when asked to (0), or when
- * something is wrong (2). */
+ * something is wrong (2). RANKD_CPU is read as well: a name that is none of an instruction set ends the program (1). */
 void bench_options(int argc, char **argv, const struct bench_option *options);
 
 #endif
