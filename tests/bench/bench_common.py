@@ -78,11 +78,11 @@ def synthetic_requests(options, name, shape, num_requests=32, candidates=512):
     return requests
 
 
-def quantised(options, package, rows, towers):
-    """The package with rows and towers in these formats."""
-    made = package.parent.with_name(f"{package.parent.name}-{rows}-{towers}") / package.name
+def quantised(options, package, rows, towers, sample=None):
+    """The package with rows and towers in these formats; with a sample of requests, int8 layers have fixed input ranges."""
+    made = package.parent.with_name(f"{package.parent.name}-{rows}-{towers}{'-calibrated' if sample else ''}") / package.name
     if is_missing(made):
-        rankpack(options, "quantize", package, "--rows", rows, "--towers", towers, "--output", made)
+        rankpack(options, "quantize", package, "--rows", rows, "--towers", towers, "--output", made, *(["--calibrate", sample] if sample else []))
     return made
 
 

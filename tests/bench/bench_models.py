@@ -4,7 +4,8 @@
     bench_models.py [--build DIR] [--rows N] [--seconds S] [--batch 1,32,128,512] [--roofline F.svg] [--json]
 
 The demo model, a DLRM with 26 tables x 128 and the shape of MLPerf's DLRM-DCNv2, both made once by rankpack in BUILD/bench, as they are and with int8 rows
-and bf16 or int8 towers. bench_engine alternates the engine with the limits that it probes in the same run: reading the rows, and multiplying in each format."""
+and bf16 or int8 towers (whose layers find a range for each row that they read, or have ranges fixed by a sample).
+bench_engine alternates the engine with the limits that it probes in the same run: reading the rows, and multiplying in each format."""
 
 import sys
 
@@ -29,13 +30,15 @@ def models(options):
     yield "steam", fixture.repository_of("steam") / "steam/1", fixture.DEMO / "requests.jsonl"
     for shape, candidates in ("dlrm-26x128", 512), ("mlperf-dlrm-dcnv2", 256):
         arguments = ["--shape", shape, "--max-rows", options.rows]
-        for towers in "fp32", "bf16", "int8":
+        for towers in "fp32", "bf16", "int8", "int8 calibrated":
             name = f"{shape} {towers}"
             if options.models not in name:
                 continue
             package = bench_common.synthetic(options, shape, arguments)
             requests = bench_common.synthetic_requests(options, shape, arguments, 32, candidates)
-            yield name, package if towers == "fp32" else bench_common.quantised(options, package, "int8", towers), requests
+            number_format, _, calibrated = towers.partition(" ")
+            sample = bench_common.synthetic_requests(options, shape, arguments, 8, 128) if calibrated else None
+            yield name, package if towers == "fp32" else bench_common.quantised(options, package, "int8", number_format, sample), requests
 
 
 def print_table(name, found):
