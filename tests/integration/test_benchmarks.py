@@ -58,7 +58,7 @@ class TestBenchmarks(unittest.TestCase):
     def test_models_and_their_roofline(self):
         plot = self.made / "roofline.svg"
         found = self.results("bench_models.py", "--rows", 100, "--batch", "1,32", "--roofline", plot, *SECONDS)
-        self.assertEqual(len(found), 7)
+        self.assertEqual(len(found), 9)
         for name, result in found.items():
             self.assertEqual([row["batch"] for row in result["results"]], [1, 32], name)
             for row in result["results"]:
