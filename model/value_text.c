@@ -181,12 +181,20 @@ enum rk_status rk_value_parse(const char *text, struct rk_arena *arena, struct r
     return RK_OK;
 }
 
+/* As the first head of a product, it would be taken for the product's number. */
+static bool reads_as_number(const char *head)
+{
+    struct reader r = {.text = head, .at = head};
+    float number;
+    return take_number(&r, &number);
+}
+
 const char *rk_value_print(const struct rk_value_model *value, const char *const *heads, char *text, size_t size)
 {
     const bool product = value->kind == RK_VALUE_PRODUCT_OF_POWERS, logits = value->kind == RK_VALUE_SUM_OF_LOGITS;
     size_t end = 0;
     text[0] = '\0';
-    if (product && value->factor != 1.0f)
+    if (product && (value->factor != 1.0f || reads_as_number(heads[value->terms[0].head])))
         end += (size_t)snprintf(text, size, "%.6g * ", (double)value->factor);
     for (uint32_t i = 0; i < value->num_terms && end < size; i++) {
         const struct rk_value_term *term = &value->terms[i];

@@ -206,6 +206,21 @@ Test(value, formulas_are_read_and_printed)
     }
 }
 
+Test(value, a_head_whose_name_is_a_number_is_printed_behind_the_products_own)
+{
+    static const char *const numbers[] = {"1", "-2.5e3", "play"};
+    static const char *const texts[] = {"1 * 1 * play", "1 * -2.5e3^2", "1 * 1^2 * -2.5e3", "play * 1"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct rk_error error = {0};
+        struct rk_named_value named;
+        struct rk_value_model value;
+        char text[64];
+        cr_assert_eq(rk_value_parse(texts[i], &arena, &named, &error), RK_OK, "%s: %s", texts[i], error.text);
+        cr_assert_eq(rk_value_bind(&named, "value", numbers, 3, &arena, &value, &error), RK_OK, "%s", error.text);
+        cr_expect_str_eq(rk_value_print(&value, numbers, text, sizeof text), texts[i]);
+    }
+}
+
 Test(value, a_printed_formula_ends_with_its_buffer)
 {
     const struct rk_value_term terms[] = {{0, 1}, {1, 0.5f}};
