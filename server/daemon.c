@@ -86,7 +86,8 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     entry->admin = (struct rk_admin_service){.daemon = daemon};
     rk_arena_init(&entry->health.arena, 4096);
     rk_arena_init(&entry->admin.arena, 4096);
-    entry->methods[0] = rk_rank_service_method(&entry->rank);
+    entry->rank_entry = (struct rk_rank_entry){&entry->rank, &rk_rank_protocol};
+    entry->methods[0] = rk_rank_entry_method(&entry->rank_entry, "/rankd.v1.Ranking/Rank");
     entry->methods[1] = rk_health_service_method(&entry->health);
     entry->methods[2] = rk_admin_service_method(&entry->admin);
     return RK_OK;

@@ -26,6 +26,7 @@ struct rk_daemon_loop {
     struct rk_express *express;
     struct rk_model_counters *models; /* [registry.num_models] */
     struct rk_rank_service rank;
+    struct rk_rank_entry rank_entry;
     struct rk_health_service health;
     struct rk_admin_service admin;
     struct rk_method methods[RK_NUM_METHODS];

@@ -159,7 +159,7 @@ static enum rk_status build(struct rk_job *job, struct rk_rank_details *details)
     response.n_values = rows->values != NULL ? rows->count : 0;
     if (order->value != NULL)
         response.value_model = (char *)order->value->name;
-    return rk_rank_response_encode(&response, &job->arena, &details->answer, &details->answer_bytes);
+    return details->protocol->encode(job, &response, &details->answer, &details->answer_bytes);
 }
 
 static double us(uint64_t from_ns, uint64_t to_ns)
@@ -193,7 +193,7 @@ static enum rk_status append_costs(struct rk_job *job, struct rk_rank_details *d
     response.costs = &costs;
     uint8_t *bytes;
     size_t length;
-    if (rk_rank_response_encode(&response, &job->arena, &bytes, &length) != RK_OK)
+    if (details->protocol->encode(job, &response, &bytes, &length) != RK_OK)
         return RK_NO_MEMORY;
     uint8_t *both = rk_arena_alloc(&job->arena, details->answer_bytes + length);
     if (both == NULL)

@@ -1,4 +1,4 @@
-/* From logits to the bytes of a RankResponse. */
+/* From logits to a RankResponse, and its bytes as the request's protocol has them. */
 #ifndef RANKD_SERVER_RANK_ANSWER_H
 #define RANKD_SERVER_RANK_ANSWER_H
 
@@ -8,9 +8,12 @@
 #include "proto/rankd.pb-c.h"
 #include "server/job.h"
 #include "server/rank_order.h"
+#include "server/rank_protocol.h"
 
 /* What the Rank service keeps with a job (job->details). */
 struct rk_rank_details {
+    const struct rk_rank_protocol *protocol;
+    void *extra; /* the protocol's own */
     Rankd__V1__RankRequest *message;
     struct rk_rank_order order;
     uint8_t *answer; /* the encoded response, once it is made */

@@ -33,13 +33,23 @@ static void count_end(struct rk_rank_service *service, const struct rk_served_mo
         rk_counter_add(&service->models[model->index].requests, 1);
 }
 
-static void finish(struct rk_rank_service *service, const struct rk_served_model *model, struct rk_call *call,
-                   enum rk_status status, const char *text)
+static void finish(struct rk_call *call, enum rk_status status, const char *text)
 {
     struct rk_connection *connection = rk_grpc_session_owner(rk_call_session(call));
-    count_end(service, model, status != RK_OK);
     rk_call_finish(call, rk_grpc_status_of(status), text);
     rk_connection_touch(connection);
+}
+
+/* Ends a unary call. */
+static enum rk_status reply(struct rk_job *job, enum rk_status status, const char *text)
+{
+    const struct rk_rank_details *details = job->details;
+    if (status == RK_OK) {
+        status = rk_call_send(job->call, details->answer, details->answer_bytes);
+        text = status != RK_OK ? "this connection has too many answers that its peer does not take" : NULL;
+    }
+    finish(job->call, status, text);
+    return status;
 }
 
 static const char *failure_text(const struct rk_job *job, enum rk_status status)
@@ -71,11 +81,11 @@ static void deliver(void *receiver, struct rk_mail *mail)
         enum rk_status status = (enum rk_status)atomic_load_explicit(&job->status, memory_order_relaxed);
         if (status == RK_OK && details->answer == NULL)
             status = details->error.status;
-        if (status == RK_OK)
-            status = rk_call_send(job->call, details->answer, details->answer_bytes);
+        const char *text = status != RK_OK ? failure_text(job, status) : NULL;
+        status = details->protocol->reply != NULL ? details->protocol->reply(job, status, text) : reply(job, status, text);
         if (status == RK_OK)
             rk_counter_add(&service->models[job->model->index].candidates, job->request.num_candidates);
-        finish(service, job->model, job->call, status, status != RK_OK ? failure_text(job, status) : NULL);
+        count_end(service, job->model, status != RK_OK);
     }
     rk_job_release(loop->jobs, job);
 }
@@ -99,16 +109,22 @@ static void settled_here(struct rk_job *job)
     deliver(service->loop, &job->mail);
 }
 
-static void cancelled(void *argument, struct rk_call *call)
+void rk_rank_abandon(struct rk_rank_service *service, struct rk_job *job)
 {
-    struct rk_rank_service *service = argument;
-    struct rk_job *job = rk_call_data(call);
-    count_end(service, job != NULL ? job->model : NULL, true);
-    if (job == NULL)
-        return;
+    count_end(service, job->model, true);
     job->call = NULL;
     atomic_store_explicit(&job->cancelled, true, memory_order_relaxed);
     rk_queue_cancel(service->queue, job);
+}
+
+static void cancelled(void *argument, struct rk_call *call)
+{
+    const struct rk_rank_entry *entry = argument;
+    struct rk_job *job = rk_call_data(call);
+    if (job != NULL)
+        rk_rank_abandon(entry->service, job);
+    else
+        count_end(entry->service, NULL, true);
 }
 
 /* ---- from the message to the job ---- */
@@ -218,64 +234,105 @@ static enum rk_status start_cost(struct rk_job *job, const struct rk_call *call,
     return RK_OK;
 }
 
-static enum rk_status decode(struct rk_job *job, const uint8_t *bytes, size_t length, struct rk_error *error)
+static enum rk_status decode(const struct rk_rank_entry *entry, struct rk_job *job, const uint8_t *bytes, size_t length,
+                             struct rk_error *error)
 {
     struct rk_rank_details *details = rk_arena_array(&job->arena, 1, sizeof *details);
     if (details == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory for the request");
+    details->protocol = entry->protocol;
     job->details = details;
-    return rk_rank_request_decode(bytes, length, &job->arena, &details->message, error);
+    return entry->protocol->decode(entry->service->registry, job, bytes, length, error);
+}
+
+/* To the express lane or the queue; it is theirs then. */
+static enum rk_status submit(struct rk_rank_service *service, struct rk_job *job)
+{
+    job->mail.deliver = deliver;
+    job->settled = settled_here;
+    if (rk_express_take(service->express, job))
+        return RK_OK;
+    job->settled = settled;
+    return rk_queue_push(service->queue, job, rk_clock_us());
+}
+
+static void explain(const struct rk_rank_service *service, const struct rk_job *job, enum rk_status status,
+                    struct rk_rank_refusal *refusal)
+{
+    if (status == RK_EXHAUSTED && refusal->error.status == RK_OK) {
+        rk_error_set(&refusal->error, status, "the queue of model '%s' for %s requests is full", job->model->name,
+                     service->priorities->classes[job->priority].name);
+        refusal->pushback_ms = service->pushback_ms;
+    } else if (status == RK_DEADLINE) {
+        rk_error_set(&refusal->error, status, LATE_TEXT);
+    } else if (status == RK_CANCELLED) {
+        rk_error_set(&refusal->error, status, "the server is stopping");
+    }
+}
+
+struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *call, const uint8_t *bytes,
+                             size_t length, struct rk_rank_refusal *refusal)
+{
+    struct rk_rank_service *service = entry->service;
+    *refusal = (struct rk_rank_refusal){0};
+    struct rk_job *job = rk_job_acquire(service->loop->jobs);
+    if (job == NULL) {
+        rk_error_set(&refusal->error, RK_NO_MEMORY, "out of memory for the request");
+        count_end(service, NULL, true);
+        return NULL;
+    }
+    job->service = service;
+    job->call = call;
+    job->deadline_us = rk_call_deadline_us(call);
+    enum rk_status status = decode(entry, job, bytes, length, &refusal->error);
+    if (status == RK_OK)
+        status = fill(service, job, job->details, &refusal->error);
+    if (status == RK_OK)
+        status = start_cost(job, call, &refusal->error);
+    if (job->request.out_of_range_ids > 0) /* refused or not */
+        rk_counter_add(&service->models[job->model->index].out_of_range_ids, job->request.out_of_range_ids);
+    if (status == RK_OK)
+        status = submit(service, job);
+    if (status == RK_OK)
+        return job;
+    explain(service, job, status, refusal);
+    count_end(service, job->model, true);
+    rk_job_release(service->loop->jobs, job);
+    return NULL;
 }
 
 static void message(void *argument, struct rk_call *call, const uint8_t *bytes, size_t length)
 {
-    struct rk_rank_service *service = argument;
-    struct rk_error error = {0};
-    struct rk_job *job = rk_job_acquire(service->loop->jobs);
-    if (job == NULL) {
-        finish(service, NULL, call, RK_NO_MEMORY, "out of memory for the request");
+    struct rk_rank_refusal refusal;
+    struct rk_job *job = rk_rank_begin(argument, call, bytes, length, &refusal);
+    rk_call_set_data(call, job);
+    if (job != NULL)
         return;
-    }
-    enum rk_status status = decode(job, bytes, length, &error);
-    if (status == RK_OK)
-        status = fill(service, job, job->details, &error);
-    if (status == RK_OK)
-        status = start_cost(job, call, &error);
-    if (job->request.out_of_range_ids > 0) /* refused or not */
-        rk_counter_add(&service->models[job->model->index].out_of_range_ids, job->request.out_of_range_ids);
-    if (status == RK_OK) {
-        job->mail.deliver = deliver;
-        job->settled = settled_here;
-        job->service = service;
-        job->call = call;
-        job->deadline_us = rk_call_deadline_us(call);
-        rk_call_set_data(call, job); /* first: once it is queued, the job is the workers' too */
-        if (rk_express_take(service->express, job))
-            return;
-        job->settled = settled;
-        status = rk_queue_push(service->queue, job, rk_clock_us());
-        if (status == RK_OK)
-            return;
-        rk_call_set_data(call, NULL);
-    }
-    if (status == RK_EXHAUSTED && error.status == RK_OK) {
-        rk_error_set(&error, status, "the queue of model '%s' for %s requests is full",
-                     job->model->name, service->priorities->classes[job->priority].name);
-        rk_call_add_trailer(call, "grpc-retry-pushback-ms", service->pushback_ms);
-    } else if (status == RK_DEADLINE) {
-        rk_error_set(&error, status, LATE_TEXT);
-    } else if (status == RK_CANCELLED) {
-        rk_error_set(&error, status, "the server is stopping");
-    }
-    finish(service, job->model, call, status, error.text);
-    rk_job_release(service->loop->jobs, job);
+    if (refusal.pushback_ms != NULL)
+        rk_call_add_trailer(call, "grpc-retry-pushback-ms", refusal.pushback_ms);
+    finish(call, refusal.error.status, refusal.error.text);
 }
 
-struct rk_method rk_rank_service_method(struct rk_rank_service *service)
+struct rk_method rk_rank_entry_method(struct rk_rank_entry *entry, const char *path)
 {
-    return (struct rk_method){.path = "/rankd.v1.Ranking/Rank",
-                              .kind = RK_METHOD_UNARY,
-                              .message = message,
-                              .cancelled = cancelled,
-                              .service = service};
+    return (struct rk_method){
+        .path = path, .kind = RK_METHOD_UNARY, .message = message, .cancelled = cancelled, .service = entry};
 }
+
+/* ---- rankd's own protocol ---- */
+
+static enum rk_status decode_rank(const struct rk_registry *registry, struct rk_job *job, const uint8_t *bytes,
+                                  size_t length, struct rk_error *error)
+{
+    (void)registry;
+    struct rk_rank_details *details = job->details;
+    return rk_rank_request_decode(bytes, length, &job->arena, &details->message, error);
+}
+
+static enum rk_status encode_rank(struct rk_job *job, const Rankd__V1__RankResponse *response, uint8_t **bytes,
+                                  size_t *length)
+{
+    return rk_rank_response_encode(response, &job->arena, bytes, length);
+}
+
+const struct rk_rank_protocol rk_rank_protocol = {.decode = decode_rank, .encode = encode_rank};

@@ -1,5 +1,5 @@
-/* rankd.v1.Ranking: from a request's bytes to a queued job, and from a settled job to the answer. One per event loop.
- */
+/* Scoring calls: from a request's bytes to a queued job, and from a settled job to the answer; rankd.v1.Ranking/Rank, and
+ * whatever else asks for scores (server/rank_protocol.h). One per event loop. */
 #ifndef RANKD_SERVER_RANK_SERVICE_H
 #define RANKD_SERVER_RANK_SERVICE_H
 
@@ -11,6 +11,7 @@
 #include "server/loop.h"
 #include "server/priorities.h"
 #include "server/queue.h"
+#include "server/rank_protocol.h"
 #include "server/registry.h"
 
 struct rk_rank_service {
@@ -24,7 +25,30 @@ struct rk_rank_service {
     char pushback_ms[16]; /* the retry hint, as it is sent */
 };
 
-/* The service must outlive the sessions that have the method. */
-struct rk_method rk_rank_service_method(struct rk_rank_service *service);
+/* A protocol and the service behind it. */
+struct rk_rank_entry {
+    struct rk_rank_service *service;
+    const struct rk_rank_protocol *protocol;
+};
+
+extern const struct rk_rank_protocol rk_rank_protocol; /* a RankRequest and a RankResponse as they are */
+
+/* A unary method. The entry must outlive the sessions that have it. */
+struct rk_method rk_rank_entry_method(struct rk_rank_entry *entry, const char *path);
+
+/* ---- for methods of their own kind (server/rank_stream.c) ---- */
+
+struct rk_rank_refusal {
+    struct rk_error error;   /* status and text for the caller */
+    const char *pushback_ms; /* NULL, or when it may try again */
+};
+
+/* Decodes, checks and queues. The job comes back by the protocol's `reply`, on this thread, in a later turn, unless it is
+ * abandoned. NULL: refused. */
+struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *call, const uint8_t *bytes,
+                             size_t length, struct rk_rank_refusal *refusal);
+
+/* The client of a job that has begun has gone: there will be no reply. */
+void rk_rank_abandon(struct rk_rank_service *service, struct rk_job *job);
 
 #endif
