@@ -46,7 +46,9 @@ static void deliver_close_listener(void *receiver, struct rk_mail *mail)
 
 static void end_of_turn(void *context)
 {
-    rk_express_run(context);
+    struct rk_daemon_loop *entry = context;
+    rk_express_run(entry->express);
+    rk_services_turn(&entry->services);
 }
 
 static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loop *entry, struct rk_error *error)
@@ -71,26 +73,8 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     if (status != RK_OK)
         return status;
     entry->loop->end_of_turn = end_of_turn;
-    entry->loop->end_of_turn_context = entry->express;
-    entry->rank = (struct rk_rank_service){
-        .loop = entry->loop,
-        .express = entry->express,
-        .registry = &daemon->registry,
-        .queue = daemon->queue,
-        .priorities = &daemon->priorities,
-        .models = entry->models,
-        .limits = {.max_candidates = (uint32_t)options->max_candidates, .max_ids = options->max_ids},
-    };
-    snprintf(entry->rank.pushback_ms, sizeof entry->rank.pushback_ms, "%u", (unsigned)options->retry_pushback_ms);
-    entry->health = (struct rk_health_service){.registry = &daemon->registry, .draining = &daemon->draining};
-    entry->admin = (struct rk_admin_service){.daemon = daemon};
-    rk_arena_init(&entry->health.arena, 4096);
-    rk_arena_init(&entry->admin.arena, 4096);
-    entry->rank_entry = (struct rk_rank_entry){&entry->rank, &rk_rank_protocol};
-    entry->methods[0] = rk_rank_entry_method(&entry->rank_entry, "/rankd.v1.Ranking/Rank");
-    entry->methods[1] = rk_health_service_method(&entry->health);
-    entry->methods[2] = rk_admin_service_method(&entry->admin);
-    return RK_OK;
+    entry->loop->end_of_turn_context = entry;
+    return rk_services_init(&entry->services, daemon, entry->loop, entry->express, entry->models, error);
 }
 
 static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *error)
@@ -136,7 +120,8 @@ static enum rk_status start_loops(struct rk_daemon *daemon, struct rk_error *err
     if (status == RK_OK)
         status = rk_listener_attach(daemon->listener, daemon->loops[0].loop->base, hand_over, has_room, daemon, error);
     for (uint32_t i = count; status == RK_OK && i-- > 0;) /* the listener's last: it hands sockets to the others */
-        status = rk_loop_start(daemon->loops[i].loop, daemon->loops[i].methods, RK_NUM_METHODS, error);
+        status = rk_loop_start(daemon->loops[i].loop, daemon->loops[i].services.methods,
+                               daemon->loops[i].services.num_methods, error);
     return status;
 }
 
@@ -185,8 +170,7 @@ static void free_loop(struct rk_daemon_loop *entry)
 {
     rk_loop_destroy(entry->loop);
     rk_express_destroy(entry->express);
-    rk_arena_deinit(&entry->health.arena);
-    rk_arena_deinit(&entry->admin.arena);
+    rk_services_deinit(&entry->services);
     free(entry->models);
 }
 

@@ -6,30 +6,22 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "server/admin_service.h"
-#include "server/health_service.h"
 #include "server/listener.h"
 #include "server/loop.h"
 #include "server/options.h"
 #include "server/priorities.h"
 #include "server/queue.h"
-#include "server/rank_service.h"
 #include "server/registry.h"
 #include "server/scrub.h"
+#include "server/services.h"
 #include "server/worker.h"
-
-#define RK_NUM_METHODS 3
 
 /* An event loop and the services that run on it. */
 struct rk_daemon_loop {
     struct rk_loop *loop;
     struct rk_express *express;
     struct rk_model_counters *models; /* [registry.num_models] */
-    struct rk_rank_service rank;
-    struct rk_rank_entry rank_entry;
-    struct rk_health_service health;
-    struct rk_admin_service admin;
-    struct rk_method methods[RK_NUM_METHODS];
+    struct rk_services services;
 };
 
 struct rk_daemon {
@@ -49,7 +41,8 @@ struct rk_daemon {
     int left_fd; /* an eventfd that counts the loops that have left */
 };
 
-/* Starts everything on a registry that was opened and measured (server/cost_measure.h); takes the registry over, also when it fails. */
+/* Starts everything on a registry that was opened and measured (server/cost_measure.h); takes the registry over, also
+ * when it fails. */
 enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_registry *registry,
                                struct rk_daemon **daemon, struct rk_error *error);
 

@@ -1,36 +1,26 @@
-/* Log lines without blocking.
- *
- * O_NONBLOCK belongs to the open file description, which a pipe or a terminal shares with other processes, so it is not
- * set on standard error itself: a pipe or terminal is opened a second time through /proc/self/fd, a socket (the
- * journal) is written with MSG_DONTWAIT, and a regular file never blocks for long. Where that fails, poll() asks first.
- * One mutex orders the lines; nothing under it waits. */
+/* Log lines without blocking: what the sink does not take at once is lost, and counted. One mutex orders the lines;
+ * nothing under it waits. */
 #include "server/log.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "server/clock.h"
+#include "server/line_sink.h"
 
 #define LINE_BYTES 2048 /* below PIPE_BUF: a line enters a pipe whole or not at all */
 
 static struct {
     pthread_mutex_t lock;
-    int fd;
-    bool is_socket, ask_first;
+    struct rk_line_sink lines;
     enum rk_log_level least;
     uint64_t dropped, reported; /* under the lock */
-} sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO, .least = RK_LOG_INFO};
+} sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .lines = {.fd = STDERR_FILENO}, .least = RK_LOG_INFO};
 
 const char *rk_log_level_name(enum rk_log_level level)
 {
@@ -40,33 +30,8 @@ const char *rk_log_level_name(enum rk_log_level level)
 
 void rk_log_start(enum rk_log_level least)
 {
-    struct stat about;
     sink.least = least;
-    if (fstat(STDERR_FILENO, &about) != 0)
-        return;
-    sink.is_socket = S_ISSOCK(about.st_mode);
-    if (!S_ISFIFO(about.st_mode) && !S_ISCHR(about.st_mode))
-        return;
-    int own = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_APPEND | O_CLOEXEC | O_NOCTTY);
-    if (own >= 0)
-        sink.fd = own;
-    else
-        sink.ask_first = true;
-}
-
-static bool write_line(const char *line, size_t length)
-{
-    if (sink.ask_first) {
-        struct pollfd ready = {.fd = sink.fd, .events = POLLOUT};
-        if (poll(&ready, 1, 0) != 1)
-            return false;
-    }
-    ssize_t written;
-    do {
-        written =
-            sink.is_socket ? send(sink.fd, line, length, MSG_DONTWAIT | MSG_NOSIGNAL) : write(sink.fd, line, length);
-    } while (written < 0 && errno == EINTR);
-    return written == (ssize_t)length;
+    rk_line_sink_stderr(&sink.lines);
 }
 
 static size_t format_time(char *text, size_t capacity)
@@ -103,10 +68,10 @@ void rk_log(enum rk_log_level level, const char *format, ...)
         char lost[96];
         int lost_bytes = snprintf(lost, sizeof lost, "%llu log lines were lost because standard error was not read\n",
                                   (unsigned long long)(sink.dropped - sink.reported));
-        if (write_line(lost, (size_t)lost_bytes))
+        if (rk_line_sink_write(&sink.lines, lost, (size_t)lost_bytes))
             sink.reported = sink.dropped;
     }
-    if (!write_line(line, end + 1))
+    if (!rk_line_sink_write(&sink.lines, line, end + 1))
         sink.dropped++;
     pthread_mutex_unlock(&sink.lock);
 }

@@ -13,7 +13,8 @@
 /* What the Rank service keeps with a job (job->details). */
 struct rk_rank_details {
     const struct rk_rank_protocol *protocol;
-    void *extra; /* the protocol's own */
+    void *extra;       /* the protocol's own */
+    uint64_t start_us; /* when the request came; monotonic */
     Rankd__V1__RankRequest *message;
     struct rk_rank_order order;
     uint8_t *answer; /* the encoded response, once it is made */

@@ -1,5 +1,5 @@
-/* The ways to ask for scores. Each turns its request into a RankRequest and the RankResponse into its answer; all that lies
- * between is the same for all of them (server/rank_service.h). */
+/* The ways to ask for scores. Each turns its request into a RankRequest and the RankResponse into its answer; all that
+ * lies between is the same for all of them (server/rank_service.h). */
 #ifndef RANKD_SERVER_RANK_PROTOCOL_H
 #define RANKD_SERVER_RANK_PROTOCOL_H
 
@@ -8,13 +8,22 @@
 
 #include "proto/rankd.pb-c.h"
 #include "server/job.h"
-#include "server/registry.h"
+
+struct rk_rank_protocol;
+struct rk_rank_service;
+
+/* A protocol, and on whose behalf it is spoken. */
+struct rk_rank_entry {
+    struct rk_rank_service *service;
+    const struct rk_rank_protocol *protocol;
+    void *context; /* the protocol's own */
+};
 
 struct rk_rank_protocol {
     /* On the loop: fills details->message in the job's arena, and details->extra with what the answer will need. The
      * job has its call and the call's deadline, which may be brought forward. Errors name the field and the value. */
-    enum rk_status (*decode)(const struct rk_registry *registry, struct rk_job *job, const uint8_t *bytes,
-                             size_t length, struct rk_error *error);
+    enum rk_status (*decode)(const struct rk_rank_entry *entry, struct rk_job *job, const uint8_t *bytes, size_t length,
+                             struct rk_error *error);
 
     /* On the thread that settled the job: encodes into its arena. A response of costs alone may follow the first one:
      * both are sent as one message, so that the second must merge into it. */

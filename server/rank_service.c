@@ -82,7 +82,8 @@ static void deliver(void *receiver, struct rk_mail *mail)
         if (status == RK_OK && details->answer == NULL)
             status = details->error.status;
         const char *text = status != RK_OK ? failure_text(job, status) : NULL;
-        status = details->protocol->reply != NULL ? details->protocol->reply(job, status, text) : reply(job, status, text);
+        status =
+            details->protocol->reply != NULL ? details->protocol->reply(job, status, text) : reply(job, status, text);
         if (status == RK_OK)
             rk_counter_add(&service->models[job->model->index].candidates, job->request.num_candidates);
         count_end(service, job->model, status != RK_OK);
@@ -221,7 +222,7 @@ static enum rk_status fill(struct rk_rank_service *service, struct rk_job *job, 
 }
 
 /* Comes last: what follows is waiting. */
-static enum rk_status start_cost(struct rk_job *job, const struct rk_call *call, struct rk_error *error)
+static enum rk_status start_cost(struct rk_job *job, struct rk_error *error)
 {
     const struct rk_rank_details *details = job->details;
     if (!details->message->include_costs)
@@ -229,7 +230,7 @@ static enum rk_status start_cost(struct rk_job *job, const struct rk_call *call,
     job->cost = rk_arena_array(&job->arena, 1, sizeof *job->cost);
     if (job->cost == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory for the costs");
-    job->cost->start_ns = rk_call_start_us(call) * 1000u;
+    job->cost->start_ns = details->start_us * 1000u;
     job->cost->queued_ns = rk_clock_ns();
     return RK_OK;
 }
@@ -241,8 +242,9 @@ static enum rk_status decode(const struct rk_rank_entry *entry, struct rk_job *j
     if (details == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory for the request");
     details->protocol = entry->protocol;
+    details->start_us = rk_call_start_us(job->call);
     job->details = details;
-    return entry->protocol->decode(entry->service->registry, job, bytes, length, error);
+    return entry->protocol->decode(entry, job, bytes, length, error);
 }
 
 /* To the express lane or the queue; it is theirs then. */
@@ -288,7 +290,7 @@ struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *
     if (status == RK_OK)
         status = fill(service, job, job->details, &refusal->error);
     if (status == RK_OK)
-        status = start_cost(job, call, &refusal->error);
+        status = start_cost(job, &refusal->error);
     if (job->request.out_of_range_ids > 0) /* refused or not */
         rk_counter_add(&service->models[job->model->index].out_of_range_ids, job->request.out_of_range_ids);
     if (status == RK_OK)
@@ -321,10 +323,10 @@ struct rk_method rk_rank_entry_method(struct rk_rank_entry *entry, const char *p
 
 /* ---- rankd's own protocol ---- */
 
-static enum rk_status decode_rank(const struct rk_registry *registry, struct rk_job *job, const uint8_t *bytes,
+static enum rk_status decode_rank(const struct rk_rank_entry *entry, struct rk_job *job, const uint8_t *bytes,
                                   size_t length, struct rk_error *error)
 {
-    (void)registry;
+    (void)entry;
     struct rk_rank_details *details = job->details;
     return rk_rank_request_decode(bytes, length, &job->arena, &details->message, error);
 }

@@ -1,5 +1,5 @@
-/* Scoring calls: from a request's bytes to a queued job, and from a settled job to the answer; rankd.v1.Ranking/Rank, and
- * whatever else asks for scores (server/rank_protocol.h). One per event loop. */
+/* Scoring calls: from a request's bytes to a queued job, and from a settled job to the answer; rankd.v1.Ranking/Rank,
+ * and whatever else asks for scores (server/rank_protocol.h). One per event loop. */
 #ifndef RANKD_SERVER_RANK_SERVICE_H
 #define RANKD_SERVER_RANK_SERVICE_H
 
@@ -25,12 +25,6 @@ struct rk_rank_service {
     char pushback_ms[16]; /* the retry hint, as it is sent */
 };
 
-/* A protocol and the service behind it. */
-struct rk_rank_entry {
-    struct rk_rank_service *service;
-    const struct rk_rank_protocol *protocol;
-};
-
 extern const struct rk_rank_protocol rk_rank_protocol; /* a RankRequest and a RankResponse as they are */
 
 /* A unary method. The entry must outlive the sessions that have it. */
@@ -43,8 +37,8 @@ struct rk_rank_refusal {
     const char *pushback_ms; /* NULL, or when it may try again */
 };
 
-/* Decodes, checks and queues. The job comes back by the protocol's `reply`, on this thread, in a later turn, unless it is
- * abandoned. NULL: refused. */
+/* Decodes, checks and queues. The job comes back by the protocol's `reply`, on this thread, in a later turn, unless it
+ * is abandoned. NULL: refused. */
 struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *call, const uint8_t *bytes,
                              size_t length, struct rk_rank_refusal *refusal);
 

@@ -189,6 +189,14 @@ void rk_call_expire(struct rk_call *call)
     fail(call, RK_GRPC_DEADLINE_EXCEEDED, "the deadline passed before an answer was ready");
 }
 
+void rk_call_leaving(struct rk_call *call)
+{
+    if (call->ended || call->method == NULL || call->method->leaving == NULL)
+        return;
+    call->known = true;
+    call->method->leaving(call->method->service, call);
+}
+
 void rk_call_finish(struct rk_call *call, enum rk_grpc_status status, const char *message)
 {
     if (call->ended)

@@ -62,6 +62,9 @@ uint8_t *rk_call_answer_before_reset(struct rk_call *call, size_t *bytes);
 void rk_call_receive(struct rk_call *call, const uint8_t *bytes, size_t length);
 void rk_call_half_close(struct rk_call *call);
 
+/* Tells the method `leaving`, if the call has one and has not ended. */
+void rk_call_leaving(struct rk_call *call);
+
 /* Tells the method `cancelled` if it still waits for this call, and answers DEADLINE_EXCEEDED. */
 void rk_call_expire(struct rk_call *call);
 

@@ -495,8 +495,12 @@ void rk_grpc_session_drain(struct rk_grpc_session *session)
     if (session->broken)
         return;
     if (nghttp2_submit_shutdown_notice(session->h2) != 0 ||
-        nghttp2_submit_ping(session->h2, NGHTTP2_FLAG_NONE, drain_ping) != 0)
+        nghttp2_submit_ping(session->h2, NGHTTP2_FLAG_NONE, drain_ping) != 0) {
         rk_grpc_session_kill(session);
+        return;
+    }
+    for (struct rk_call *call = session->calls; call != NULL; call = call->next) /* ended ones stay in the list */
+        rk_call_leaving(call);
 }
 
 uint32_t rk_grpc_session_open_calls(const struct rk_grpc_session *session)

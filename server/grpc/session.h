@@ -51,6 +51,9 @@ struct rk_method {
     void (*message)(void *service, struct rk_call *call, const uint8_t *bytes, size_t length);
     void (*half_close)(void *service, struct rk_call *call); /* not for unary; may be NULL */
     void (*cancelled)(void *service, struct rk_call *call);  /* the peer or the connection went away; may be NULL */
+    /* The connection takes no new calls. A call that has no end of its own is to end soon; others finish as they would;
+     * may be NULL. */
+    void (*leaving)(void *service, struct rk_call *call);
     void *service;
 };
 

@@ -52,9 +52,9 @@ static void bidi_end(void *service, struct rk_call *call)
 }
 
 static const struct rk_method methods[] = {
-    {"/t/e", RK_METHOD_UNARY, echo, NULL, NULL, NULL},
-    {"/t/w", RK_METHOD_UNARY, wait_for_more, NULL, forget, NULL},
-    {"/t/b", RK_METHOD_BIDI, bidi, bidi_end, NULL, NULL},
+    {.path = "/t/e", .kind = RK_METHOD_UNARY, .message = echo},
+    {.path = "/t/w", .kind = RK_METHOD_UNARY, .message = wait_for_more, .cancelled = forget},
+    {.path = "/t/b", .kind = RK_METHOD_BIDI, .message = bidi, .half_close = bidi_end},
 };
 
 static void drain_output(struct rk_grpc_session *session)

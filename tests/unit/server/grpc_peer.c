@@ -187,11 +187,23 @@ void peer_init(struct peer *peer, const struct rk_grpc_limits *limits, bool raw)
     peer->cut = peer->data_frame_bytes = SIZE_MAX;
     peer->now_us = 1000000;
     peer->session_ok = true;
-    peer->methods[0] = (struct rk_method){"/test.T/Echo", RK_METHOD_UNARY, echo, NULL, NULL, peer};
-    peer->methods[1] = (struct rk_method){"/test.T/Later", RK_METHOD_UNARY, later, NULL, later_cancelled, peer};
-    peer->methods[2] = (struct rk_method){"/test.T/Three", RK_METHOD_SERVER_STREAM, count_up, NULL, NULL, peer};
-    peer->methods[3] =
-        (struct rk_method){"/test.T/Bidi", RK_METHOD_BIDI, bidi_message, bidi_half_close, bidi_cancelled, peer};
+    peer->methods[0] =
+        (struct rk_method){.path = "/test.T/Echo", .kind = RK_METHOD_UNARY, .message = echo, .service = peer};
+    peer->methods[1] = (struct rk_method){.path = "/test.T/Later",
+                                          .kind = RK_METHOD_UNARY,
+                                          .message = later,
+                                          .cancelled = later_cancelled,
+                                          .service = peer};
+    peer->methods[2] = (struct rk_method){.path = "/test.T/Three",
+                                          .kind = RK_METHOD_SERVER_STREAM,
+                                          .message = count_up,
+                                          .service = peer};
+    peer->methods[3] = (struct rk_method){.path = "/test.T/Bidi",
+                                          .kind = RK_METHOD_BIDI,
+                                          .message = bidi_message,
+                                          .half_close = bidi_half_close,
+                                          .cancelled = bidi_cancelled,
+                                          .service = peer};
     peer->config = (struct rk_grpc_session_config){peer->methods, 4, limits != NULL ? *limits : RK_GRPC_LIMITS_DEFAULT,
                                                    peer->pool};
     if (rk_grpc_session_create(&peer->config, peer->now_us, &peer->session) != RK_OK)
