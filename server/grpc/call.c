@@ -63,13 +63,30 @@ static void stop_receiving(struct rk_call *call)
     struct rk_grpc_session *session = call->session;
     rk_deadlines_remove(&session->deadlines, call);
     rk_deframer_next(&call->deframer, session->pool, &session->assembly_budget);
+    rk_call_drop_held(call);
     call->has_message = false;
+}
+
+/* Nobody asks for its headers any more. */
+static void drop_headers(struct rk_call *call)
+{
+    rk_request_headers_deinit(&call->headers, call->session->pool, &call->session->metadata_budget);
+}
+
+static void tell_finished(struct rk_call *call, enum rk_grpc_status status)
+{
+    const struct rk_grpc_session_config *config = call->session->config;
+    if (call->method != NULL && config->finished != NULL)
+        config->finished(config->access_log, call, status);
 }
 
 void rk_call_close(struct rk_call *call)
 {
     struct rk_grpc_session *session = call->session;
-    tell_cancelled(call);
+    if (!call->ended) {
+        tell_cancelled(call);
+        tell_finished(call, RK_GRPC_CANCELLED);
+    }
     stop_receiving(call);
     while (call->first_out != NULL) {
         struct rk_outgoing *out = call->first_out;
@@ -80,7 +97,7 @@ void rk_call_close(struct rk_call *call)
     for (uint32_t i = 0; i < call->num_trailers; i++)
         rk_pool_free(session->pool, call->trailers[i].name);
     rk_pool_free(session->pool, call->message);
-    rk_request_headers_deinit(&call->headers);
+    drop_headers(call);
     if (call->previous != NULL)
         call->previous->next = call->next;
     else
@@ -157,7 +174,9 @@ static void submit_trailers_only(struct rk_call *call, bool names_encodings)
 static void answer(struct rk_call *call, enum rk_grpc_status status, const char *message, bool names_encodings)
 {
     assert(call->ended && !call->trailers_ready);
+    tell_finished(call, status);
     stop_receiving(call);
+    drop_headers(call);
     call->status = status;
     keep_message(call, message);
     call->trailers_ready = true;
@@ -170,10 +189,7 @@ static void answer(struct rk_call *call, enum rk_grpc_status status, const char 
 }
 
 /* The session's own answer to a call that its method has not seen, or that breaks a rule in the middle. */
-static void fail(struct rk_call *call, enum rk_grpc_status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void fail(struct rk_call *call, enum rk_grpc_status status, const char *format, ...)
+void rk_call_fail(struct rk_call *call, enum rk_grpc_status status, const char *format, ...)
 {
     char text[256];
     va_list arguments;
@@ -186,7 +202,7 @@ static void fail(struct rk_call *call, enum rk_grpc_status status, const char *f
 
 void rk_call_expire(struct rk_call *call)
 {
-    fail(call, RK_GRPC_DEADLINE_EXCEEDED, "the deadline passed before an answer was ready");
+    rk_call_fail(call, RK_GRPC_DEADLINE_EXCEEDED, "the deadline passed before an answer was ready");
 }
 
 void rk_call_leaving(struct rk_call *call)
@@ -231,12 +247,15 @@ static ssize_t read_body(nghttp2_session *h2, int32_t stream_id, uint8_t *buffer
         memcpy(buffer + written, out->data + out->sent, part);
         written += part;
         out->sent += part;
+        call->queued_bytes -= part;
         if (out->sent < out->bytes)
             break;
         call->first_out = out->next;
         session->queued_bytes -= out->bytes;
         rk_pool_free(session->pool, out);
     }
+    if (call->over_mark && call->queued_bytes <= RK_CALL_OUTPUT_MARK / 2)
+        session->some_writable = true; /* told when nghttp2 has returned */
     if (call->first_out != NULL)
         return (ssize_t)written;
     call->last_out = NULL;
@@ -292,6 +311,9 @@ enum rk_status rk_call_send(struct rk_call *call, const uint8_t *bytes, size_t l
         call->first_out = out;
     call->last_out = out;
     session->queued_bytes += framed;
+    call->queued_bytes += framed;
+    call->sent_bytes += length;
+    call->over_mark = call->over_mark || call->queued_bytes >= RK_CALL_OUTPUT_MARK;
     check_submitted(call, nghttp2_session_resume_data(session->h2, call->stream_id));
     return RK_OK;
 }
@@ -316,6 +338,19 @@ static void refuse(struct rk_call *call, const struct rk_refusal *refusal)
     check_submitted(call, nghttp2_submit_response(call->session->h2, call->stream_id, headers, count, NULL));
 }
 
+/* False: there is no time at all, or no memory to keep it; the call has ended. */
+static bool start_timeout(struct rk_call *call, uint64_t timeout_us)
+{
+    struct rk_grpc_session *session = call->session;
+    if (__builtin_add_overflow(call->start_us, timeout_us, &call->deadline_us))
+        call->deadline_us = UINT64_MAX;
+    if (timeout_us == 0)
+        rk_call_expire(call);
+    else if (!rk_deadlines_add(&session->deadlines, session->pool, call))
+        rk_call_fail(call, RK_GRPC_RESOURCE_EXHAUSTED, "out of memory");
+    return !call->ended;
+}
+
 void rk_call_headers_done(struct rk_call *call)
 {
     struct rk_grpc_session *session = call->session;
@@ -325,17 +360,15 @@ void rk_call_headers_done(struct rk_call *call)
         refuse(call, &refusal);
         return;
     }
-    rk_request_headers_deinit(&call->headers);
-    if (timeout_us == UINT64_MAX)
+    if (timeout_us != UINT64_MAX && !start_timeout(call, timeout_us))
         return;
-    if (__builtin_add_overflow(call->start_us, timeout_us, &call->deadline_us))
-        call->deadline_us = UINT64_MAX;
-    if (timeout_us == 0)
-        rk_call_expire(call);
-    else if (!rk_deadlines_add(&session->deadlines, session->pool, call))
-        fail(call, RK_GRPC_RESOURCE_EXHAUSTED, "out of memory");
+    char message[256] = "";
+    const struct rk_grpc_session_config *config = session->config;
+    const enum rk_grpc_status allowed =
+        config->authorize != NULL ? config->authorize(config->access, call, message, sizeof message) : RK_GRPC_OK;
+    if (allowed != RK_GRPC_OK)
+        rk_call_fail(call, allowed, "%s", message);
 }
-
 uint8_t *rk_call_answer_before_reset(struct rk_call *call, size_t *bytes)
 {
     struct rk_grpc_session *session = call->session;
@@ -368,6 +401,7 @@ static void deliver(struct rk_call *call)
     call->deframer = (struct rk_deframer){0};
     call->has_message = false;
     call->known = true;
+    call->received_bytes += message.length;
     method->message(method->service, call, message.message, message.length);
     rk_deframer_next(&message, call->session->pool, &call->session->assembly_budget);
 }
@@ -385,33 +419,37 @@ static void fail_deframing(struct rk_call *call, enum rk_deframed why)
     const struct rk_grpc_limits *limits = &call->session->config->limits;
     switch (why) {
     case RK_DEFRAMED_COMPRESSED:
-        fail(call, RK_GRPC_INTERNAL, "a message has the compressed flag set, but the call has no grpc-encoding");
+        rk_call_fail(call, RK_GRPC_INTERNAL,
+                     "a message has the compressed flag set, but the call has no grpc-encoding");
         break;
     case RK_DEFRAMED_BAD_FLAG:
-        fail(call, RK_GRPC_INTERNAL, "a message has the compressed flag %u; it must be 0 or 1",
-             call->deframer.prefix[0]);
+        rk_call_fail(call, RK_GRPC_INTERNAL, "a message has the compressed flag %u; it must be 0 or 1",
+                     call->deframer.prefix[0]);
         break;
     case RK_DEFRAMED_TOO_LONG:
-        fail(call, RK_GRPC_RESOURCE_EXHAUSTED, "a message of %u bytes is over this server's limit of %llu bytes",
-             call->deframer.length, (unsigned long long)limits->max_message_bytes);
+        rk_call_fail(call, RK_GRPC_RESOURCE_EXHAUSTED,
+                     "a message of %u bytes is over this server's limit of %llu bytes", call->deframer.length,
+                     (unsigned long long)limits->max_message_bytes);
         break;
     case RK_DEFRAMED_TOO_MUCH:
-        fail(call, RK_GRPC_RESOURCE_EXHAUSTED,
-             "this connection has too many unfinished request messages: send fewer large requests at once");
+        rk_call_fail(call, RK_GRPC_RESOURCE_EXHAUSTED,
+                     "this connection has too many unfinished request messages: send fewer large requests at once");
         break;
     default:
-        fail(call, RK_GRPC_RESOURCE_EXHAUSTED, "out of memory");
+        rk_call_fail(call, RK_GRPC_RESOURCE_EXHAUSTED, "out of memory");
         break;
     }
 }
 
-void rk_call_receive(struct rk_call *call, const uint8_t *bytes, size_t length)
+size_t rk_call_feed(struct rk_call *call, const uint8_t *bytes, size_t length)
 {
     struct rk_grpc_session *session = call->session;
-    while (length > 0 && !call->ended) {
+    const size_t given = length;
+    call->feeding = true;
+    while (length > 0 && !call->ended && !call->paused) {
         if (call->has_message) {
-            fail(call, RK_GRPC_INTERNAL, "%s takes one message, the request has more", call->method->path);
-            return;
+            rk_call_fail(call, RK_GRPC_INTERNAL, "%s takes one message, the request has more", call->method->path);
+            break;
         }
         size_t taken;
         enum rk_deframed what =
@@ -424,26 +462,32 @@ void rk_call_receive(struct rk_call *call, const uint8_t *bytes, size_t length)
         else if (what != RK_DEFRAMED_MORE)
             fail_deframing(call, what);
     }
+    call->feeding = false;
+    return given - length;
 }
 
 void rk_call_half_close(struct rk_call *call)
 {
     call->half_closed = true;
-    if (call->ended)
-        return;
+    if (!call->ended && call->held == NULL)
+        rk_call_end_input(call);
+}
+
+void rk_call_end_input(struct rk_call *call)
+{
     if (!call->has_message && !rk_deframer_at_boundary(&call->deframer)) {
         const struct rk_deframer *deframer = &call->deframer;
         if (deframer->prefix_bytes < RK_GRPC_PREFIX_BYTES)
-            fail(call, RK_GRPC_INTERNAL, "the request ended inside a message's prefix, after %u of %u bytes",
-                 deframer->prefix_bytes, RK_GRPC_PREFIX_BYTES);
+            rk_call_fail(call, RK_GRPC_INTERNAL, "the request ended inside a message's prefix, after %u of %u bytes",
+                         deframer->prefix_bytes, RK_GRPC_PREFIX_BYTES);
         else
-            fail(call, RK_GRPC_INTERNAL, "the request ended inside a message, after %u of %u bytes", deframer->arrived,
-                 deframer->length);
+            rk_call_fail(call, RK_GRPC_INTERNAL, "the request ended inside a message, after %u of %u bytes",
+                         deframer->arrived, deframer->length);
         return;
     }
     if (one_request_message(call)) {
         if (!call->has_message) {
-            fail(call, RK_GRPC_INTERNAL, "%s takes one message, the request has none", call->method->path);
+            rk_call_fail(call, RK_GRPC_INTERNAL, "%s takes one message, the request has none", call->method->path);
             return;
         }
         deliver(call);
@@ -460,6 +504,47 @@ void rk_call_half_close(struct rk_call *call)
 struct rk_grpc_session *rk_call_session(const struct rk_call *call)
 {
     return call->session;
+}
+
+const char *rk_call_path(const struct rk_call *call)
+{
+    return call->method->path;
+}
+
+const char *rk_call_metadata(const struct rk_call *call, const char *name)
+{
+    return rk_request_headers_find(&call->headers, name);
+}
+
+size_t rk_call_queued_bytes(const struct rk_call *call)
+{
+    return call->queued_bytes;
+}
+
+void rk_call_note(struct rk_call *call, const char *subject, uint64_t amount)
+{
+    call->subject = subject;
+    call->amount += amount;
+}
+
+const char *rk_call_subject(const struct rk_call *call)
+{
+    return call->subject;
+}
+
+uint64_t rk_call_amount(const struct rk_call *call)
+{
+    return call->amount;
+}
+
+uint64_t rk_call_received_bytes(const struct rk_call *call)
+{
+    return call->received_bytes;
+}
+
+uint64_t rk_call_sent_bytes(const struct rk_call *call)
+{
+    return call->sent_bytes;
 }
 
 uint64_t rk_call_deadline_us(const struct rk_call *call)

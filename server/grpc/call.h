@@ -35,12 +35,21 @@ struct rk_call {
     struct rk_deframer deframer;
     bool has_message; /* a unary call's only message is whole in the deframer and waits for the half-close */
     bool half_closed;
-    bool known; /* the method has been called */
-    bool ended; /* answered or cancelled: the owner's handle is gone */
+    bool paused;
+    bool feeding;  /* inside rk_call_feed */
+    uint8_t *held; /* what arrived while it was paused; a pool block, or NULL */
+    size_t held_bytes, held_fed, held_capacity;
+    size_t unconsumed; /* bytes for which the peer has not got its window back */
+    bool known;        /* the method has been called */
+    bool ended;        /* answered or cancelled: the owner's handle is gone */
 
     bool response_begun; /* the response's headers are submitted, its messages flow */
     bool trailers_ready; /* status and trailers stand: they follow the last message */
     struct rk_outgoing *first_out, *last_out;
+    size_t queued_bytes; /* in that list, less what was sent */
+    bool over_mark;      /* they have reached RK_CALL_OUTPUT_MARK: the method may wait for `writable` */
+    const char *subject; /* what the method noted */
+    uint64_t amount, received_bytes, sent_bytes;
     enum rk_grpc_status status;
     char *message; /* percent-encoded, pool block, or NULL */
     size_t message_bytes;
@@ -59,8 +68,24 @@ void rk_call_headers_done(struct rk_call *call);
 /* nghttp2 resets the stream because of its headers. When they still say whom to answer what, this ends the call and
  * returns the frame that belongs before the reset, a pool block; else NULL. */
 uint8_t *rk_call_answer_before_reset(struct rk_call *call, size_t *bytes);
-void rk_call_receive(struct rk_call *call, const uint8_t *bytes, size_t length);
 void rk_call_half_close(struct rk_call *call);
+
+/* Hands on messages until the input is used up, or the call paused or ended; returns how much it took. */
+size_t rk_call_feed(struct rk_call *call, const uint8_t *bytes, size_t length);
+/* The peer has half-closed, and all that it sent was handed on. */
+void rk_call_end_input(struct rk_call *call);
+/* Ends a call that breaks a rule or a limit. */
+void rk_call_fail(struct rk_call *call, enum rk_grpc_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* ---- server/grpc/call_flow.c ---- */
+
+/* Bytes of the stream came: hands them on or keeps them, and gives the peer its window back. False: nghttp2 is out of
+ * memory. */
+bool rk_call_take(struct rk_call *call, const uint8_t *bytes, size_t length);
+void rk_call_drop_held(struct rk_call *call);
+/* Tells the methods of calls whose output has fallen below the mark. */
+void rk_call_tell_writable(struct rk_grpc_session *session);
 
 /* Tells the method `leaving`, if the call has one and has not ended. */
 void rk_call_leaving(struct rk_call *call);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/grpc/pool.h"
 #include "server/grpc/text.h"
 
 #define HEADER_OVERHEAD 32 /* RFC 9113, section 10.5.1 */
@@ -44,8 +45,52 @@ static void keep(nghttp2_rcbuf **slot, nghttp2_rcbuf *value)
     *slot = value;
 }
 
+/* Of the request as such, or of every client: nothing that a method would ask for. */
+static bool is_plumbing(nghttp2_vec name)
+{
+    static const char *const names[] = {"te", "user-agent", "grpc-accept-encoding", "accept-encoding",
+                                        "content-length"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (equals(name, names[i]))
+            return true;
+    }
+    return name.len == 0 || name.base[0] == ':';
+}
+
+static bool keep_metadatum(struct rk_request_headers *headers, struct rk_pool *pool, uint64_t *budget,
+                           nghttp2_rcbuf *name, nghttp2_rcbuf *value)
+{
+    const uint64_t bytes = nghttp2_rcbuf_get_buf(name).len + nghttp2_rcbuf_get_buf(value).len + HEADER_OVERHEAD;
+    if (bytes > *budget)
+        return false;
+    if (headers->num_metadata == headers->max_metadata) {
+        const uint32_t more = headers->max_metadata > 0 ? 2 * headers->max_metadata : 4;
+        struct rk_metadatum *grown = rk_pool_realloc(pool, headers->metadata, more * sizeof *grown);
+        if (grown == NULL)
+            return false;
+        headers->metadata = grown;
+        headers->max_metadata = more;
+    }
+    nghttp2_rcbuf_incref(name);
+    nghttp2_rcbuf_incref(value);
+    headers->metadata[headers->num_metadata++] = (struct rk_metadatum){name, value};
+    headers->metadata_bytes += bytes;
+    *budget -= bytes;
+    return true;
+}
+
+const char *rk_request_headers_find(const struct rk_request_headers *headers, const char *name)
+{
+    for (uint32_t i = 0; i < headers->num_metadata; i++) {
+        if (equals(nghttp2_rcbuf_get_buf(headers->metadata[i].name), name))
+            return (const char *)nghttp2_rcbuf_get_buf(headers->metadata[i].value).base; /* nghttp2 ends it with NUL */
+    }
+    return NULL;
+}
+
 bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_grpc_limits *limits,
-                            nghttp2_rcbuf *name_buffer, nghttp2_rcbuf *value_buffer)
+                            struct rk_pool *pool, uint64_t *metadata_budget, nghttp2_rcbuf *name_buffer,
+                            nghttp2_rcbuf *value_buffer)
 {
     nghttp2_vec name = nghttp2_rcbuf_get_buf(name_buffer);
     nghttp2_vec value = nghttp2_rcbuf_get_buf(value_buffer);
@@ -65,11 +110,19 @@ bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_
         keep(&headers->encoding, value_buffer);
     else if (is_binary(name) && !rk_binary_header_check((const char *)value.base, value.len))
         keep(&headers->not_binary, name_buffer);
+    else if (!is_plumbing(name))
+        return keep_metadatum(headers, pool, metadata_budget, name_buffer, value_buffer);
     return true;
 }
 
-void rk_request_headers_deinit(struct rk_request_headers *headers)
+void rk_request_headers_deinit(struct rk_request_headers *headers, struct rk_pool *pool, uint64_t *metadata_budget)
 {
+    for (uint32_t i = 0; i < headers->num_metadata; i++) {
+        nghttp2_rcbuf_decref(headers->metadata[i].name);
+        nghttp2_rcbuf_decref(headers->metadata[i].value);
+    }
+    rk_pool_free(pool, headers->metadata);
+    *metadata_budget += headers->metadata_bytes;
     nghttp2_rcbuf *const kept[] = {headers->path, headers->timeout, headers->encoding, headers->not_binary};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         if (kept[i] != NULL)

@@ -16,12 +16,23 @@ struct rk_request_headers {
     nghttp2_rcbuf *encoding;
     nghttp2_rcbuf *not_binary; /* the name of the last "-bin" header whose value is not base64 */
     bool is_post, is_grpc;
+    struct rk_metadatum *metadata; /* [num_metadata] all that is the caller's own; a pool block, or NULL */
+    uint32_t num_metadata, max_metadata;
+    uint64_t metadata_bytes;
 };
 
-/* False when the headers are past the limits. */
+struct rk_metadatum {
+    nghttp2_rcbuf *name, *value;
+};
+
+/* False when the headers are past the limits, or past *metadata_budget, which is what all calls of the session may
+ * keep. */
 bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_grpc_limits *limits,
-                            nghttp2_rcbuf *name, nghttp2_rcbuf *value);
-void rk_request_headers_deinit(struct rk_request_headers *headers);
+                            struct rk_pool *pool, uint64_t *metadata_budget, nghttp2_rcbuf *name, nghttp2_rcbuf *value);
+void rk_request_headers_deinit(struct rk_request_headers *headers, struct rk_pool *pool, uint64_t *metadata_budget);
+
+/* NULL: there is none of that name. */
+const char *rk_request_headers_find(const struct rk_request_headers *headers, const char *name);
 
 /* True for a :path that is there and does not begin with '/', "*" included. nghttp2 refuses it, once all headers are
  * in, as RFC 9113 (8.3.1) says. */

@@ -26,8 +26,9 @@
 #define MAX_OWN_RESETS_PER_S    100
 #define MAX_WAITING_ACKS        1000
 #define MAX_SETTINGS_ENTRIES    32
-#define UNFINISHED_MESSAGES     16 /* longest messages that one connection may have unfinished at once */
-#define GLITCHES_EARNED         4  /* by a call that begins, and by a DATA frame that carries an answer */
+#define METADATA_BYTES          (1 << 20) /* that the open calls of one connection may keep */
+#define UNFINISHED_MESSAGES     16        /* longest messages that one connection may have unfinished at once */
+#define GLITCHES_EARNED         4         /* by a call that begins, and by a DATA frame that carries an answer */
 #define FIRST_EXTENSION_FRAME   0x0a
 #define FRAME_HEADER_BYTES      9
 #define SETTINGS_ENTRY_BYTES    6
@@ -125,7 +126,8 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, nghttp2_rc
     struct rk_call *call = find_call(session, frame->hd.stream_id);
     if (call == NULL)
         return 0;
-    if (!rk_request_headers_add(&call->headers, &session->config->limits, name, value))
+    if (!rk_request_headers_add(&call->headers, &session->config->limits, session->pool, &session->metadata_budget,
+                                name, value))
         return refuse_headers(h2, frame->hd.stream_id, NGHTTP2_ENHANCE_YOUR_CALM);
     return 0;
 }
@@ -140,11 +142,11 @@ static int on_invalid_header(nghttp2_session *h2, const nghttp2_frame *frame, ng
 static int on_data(nghttp2_session *h2, uint8_t flags, int32_t stream_id, const uint8_t *bytes, size_t length,
                    void *user_data)
 {
-    (void)h2, (void)flags;
+    (void)flags;
     struct rk_call *call = find_call(user_data, stream_id);
-    if (call != NULL)
-        rk_call_receive(call, bytes, length);
-    return 0;
+    const bool good =
+        call != NULL ? rk_call_take(call, bytes, length) : nghttp2_session_consume(h2, stream_id, length) == 0;
+    return good ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data)
@@ -256,6 +258,7 @@ static nghttp2_option *make_options(const struct rk_grpc_limits *limits)
     if (nghttp2_option_new(&option) != 0)
         return NULL;
     nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_no_auto_window_update(option, 1); /* calls that are paused keep their window shut */
     nghttp2_option_set_max_outbound_ack(option, MAX_WAITING_ACKS);
     nghttp2_option_set_max_settings(option, MAX_SETTINGS_ENTRIES);
     /* Else nghttp2 passes over unknown frames without a word. */
@@ -345,7 +348,8 @@ enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *confi
                                         .pool = config->pool,
                                         .memory.pool = config->pool,
                                         .now_us = now_us,
-                                        .assembly_budget = assembly_budget(&config->limits)};
+                                        .assembly_budget = assembly_budget(&config->limits),
+                                        .metadata_budget = METADATA_BYTES};
     rk_frame_filter_init(&session->filter);
     rk_bucket_init(&session->glitches, config->limits.max_glitches, now_us);
     rk_bucket_init(&session->resets, config->limits.max_resets_per_s, now_us);
@@ -475,6 +479,8 @@ size_t rk_grpc_session_output(struct rk_grpc_session *session, uint8_t *buffer, 
         else
             written += take_chunk(session, buffer + written, capacity - written);
     }
+    if (session->some_writable)
+        rk_call_tell_writable(session);
     return written;
 }
 

@@ -51,6 +51,8 @@ struct rk_method {
     void (*message)(void *service, struct rk_call *call, const uint8_t *bytes, size_t length);
     void (*half_close)(void *service, struct rk_call *call); /* not for unary; may be NULL */
     void (*cancelled)(void *service, struct rk_call *call);  /* the peer or the connection went away; may be NULL */
+    /* Its queued answers fell to half of RK_CALL_OUTPUT_MARK or below, after they had reached it; may be NULL. */
+    void (*writable)(void *service, struct rk_call *call);
     /* The connection takes no new calls. A call that has no end of its own is to end soon; others finish as they would;
      * may be NULL. */
     void (*leaving)(void *service, struct rk_call *call);
@@ -62,7 +64,20 @@ struct rk_grpc_session_config {
     size_t num_methods;
     struct rk_grpc_limits limits;
     struct rk_pool *pool;
+
+    /* May this call be made? Asked once for each, when its headers are whole and its method is known, before any
+     * message. RK_GRPC_OK lets it pass, else it ends with that status and the message. NULL: all pass. */
+    enum rk_grpc_status (*authorize)(void *access, struct rk_call *call, char *message, size_t capacity);
+    void *access;
+
+    /* Once for each call that had a method, when it ends, while it can still be looked at; NULL: nobody wants to know.
+     */
+    void (*finished)(void *access_log, const struct rk_call *call, enum rk_grpc_status status);
+    void *access_log;
 };
+
+/* Of one call's answers that wait for its peer: methods that send more than one had better stop there. */
+#define RK_CALL_OUTPUT_MARK ((size_t)256 << 10)
 
 /* The config must outlive the session. now_us: monotonic microseconds. */
 enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *config, uint64_t now_us,
@@ -99,6 +114,12 @@ void *rk_grpc_session_owner(const struct rk_grpc_session *session);
 struct rk_grpc_session *rk_call_session(const struct rk_call *call);
 uint64_t rk_call_deadline_us(const struct rk_call *call); /* monotonic; UINT64_MAX: none */
 uint64_t rk_call_start_us(const struct rk_call *call);    /* when its headers were read */
+const char *rk_call_path(const struct rk_call *call);     /* its method's */
+
+/* A request header's value, NUL-terminated, valid until the call ends; NULL: there is none. `name` is in lower case;
+ * -bin values stay base64, as they were sent. Not for what gRPC itself uses (te, content-type, grpc-timeout, ...). */
+const char *rk_call_metadata(const struct rk_call *call, const char *name);
+
 void rk_call_set_data(struct rk_call *call, void *data);
 void *rk_call_data(const struct rk_call *call);
 
@@ -107,6 +128,21 @@ enum rk_status rk_call_send(struct rk_call *call, const uint8_t *bytes, size_t l
 
 /* Ends the call. `message` may be NULL; it is percent-encoded as gRPC asks. */
 void rk_call_finish(struct rk_call *call, enum rk_grpc_status status, const char *message);
+
+size_t rk_call_queued_bytes(const struct rk_call *call); /* of answers that the peer has not taken */
+
+/* Bidirectional calls: no more messages until resumed. The peer's window closes; what it had sent by then is kept,
+ * within the session's bound for unfinished messages. rk_call_resume may hand over messages, and the half-close, before
+ * it returns. */
+void rk_call_pause(struct rk_call *call);
+void rk_call_resume(struct rk_call *call);
+
+/* What the call is about, for the access log: a name that outlives the session, and how much of it; amounts add up. */
+void rk_call_note(struct rk_call *call, const char *subject, uint64_t amount);
+const char *rk_call_subject(const struct rk_call *call); /* NULL: nothing was noted */
+uint64_t rk_call_amount(const struct rk_call *call);
+uint64_t rk_call_received_bytes(const struct rk_call *call); /* of messages, so far */
+uint64_t rk_call_sent_bytes(const struct rk_call *call);
 
 /* Extra trailing metadata for rk_call_finish, e.g. a retry hint; both strings are copied. At most 4. */
 void rk_call_add_trailer(struct rk_call *call, const char *name, const char *value);

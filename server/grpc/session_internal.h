@@ -26,6 +26,8 @@ struct rk_grpc_session {
     struct rk_deadlines deadlines;
     uint64_t assembly_budget; /* what unfinished messages may still take */
     uint64_t queued_bytes;    /* of outgoing messages */
+    uint64_t metadata_budget; /* what open calls' headers may still take */
+    bool some_writable;       /* a call's output has fallen below the mark */
 
     struct rk_bucket glitches;   /* strange but legal frames */
     struct rk_bucket resets;     /* streams that the peer gives up */

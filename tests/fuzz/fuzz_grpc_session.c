@@ -69,7 +69,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char magic[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     if (size < 2)
         return 0;
-    struct rk_grpc_session_config config = {methods, 3, RK_GRPC_LIMITS_DEFAULT, rk_pool_create()};
+    struct rk_grpc_session_config config = {
+        .methods = methods, .num_methods = 3, .limits = RK_GRPC_LIMITS_DEFAULT, .pool = rk_pool_create()};
     config.limits.max_message_bytes = 4096;
     config.limits.max_queued_output_bytes = 65536;
     config.limits.max_streams = 16;

@@ -204,8 +204,10 @@ void peer_init(struct peer *peer, const struct rk_grpc_limits *limits, bool raw)
                                           .half_close = bidi_half_close,
                                           .cancelled = bidi_cancelled,
                                           .service = peer};
-    peer->config = (struct rk_grpc_session_config){peer->methods, 4, limits != NULL ? *limits : RK_GRPC_LIMITS_DEFAULT,
-                                                   peer->pool};
+    peer->config = (struct rk_grpc_session_config){.methods = peer->methods,
+                                                   .num_methods = 4,
+                                                   .limits = limits != NULL ? *limits : RK_GRPC_LIMITS_DEFAULT,
+                                                   .pool = peer->pool};
     if (rk_grpc_session_create(&peer->config, peer->now_us, &peer->session) != RK_OK)
         peer->session = NULL;
     if (!raw)
