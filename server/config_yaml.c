@@ -5,21 +5,20 @@
  * document) is refused where it stands. Values go through rk_option_set, as flags do. Runs before threads start. */
 #include "server/config_yaml.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml.h>
+
+#include "server/text_file.h"
+
+#define MAX_OPTIONS 128
 
 struct reader {
     const char *name;
     yaml_parser_t parser;
     struct rk_options *options;
-    size_t seen_line[64]; /* by position in the table: the line that set the option, 0 for none */
+    size_t seen_line[MAX_OPTIONS]; /* by position in the table: the line that set the option, 0 for none */
     struct rk_error *error;
 };
 
@@ -192,8 +191,7 @@ enum rk_status rk_config_parse(const char *name, const char *text, size_t length
     struct reader reader = {.name = name, .options = options, .error = error};
     size_t count;
     rk_options_table(&count);
-    _Static_assert(sizeof reader.seen_line / sizeof reader.seen_line[0] == 64, "one entry per option");
-    if (count > 64 || !yaml_parser_initialize(&reader.parser))
+    if (count > MAX_OPTIONS || !yaml_parser_initialize(&reader.parser))
         return rk_error_set(error, RK_NO_MEMORY, "%s: out of memory", name);
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
     struct rk_options before = *options;
@@ -206,47 +204,10 @@ enum rk_status rk_config_parse(const char *name, const char *text, size_t length
 
 enum rk_status rk_config_read(const char *path, struct rk_options *options, struct rk_error *error)
 {
-    enum rk_status status = RK_OK;
-    char *text = NULL;
-    struct stat about;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang the start */
-    if (fd < 0)
-        return rk_error_set(error, errno == ENOENT ? RK_NOT_FOUND : RK_IO,
-                            "failed to open the configuration file %s: %s", path, strerror(errno));
-    if (fstat(fd, &about) != 0) {
-        status = rk_error_set(error, RK_IO, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(about.st_mode)) {
-        status = rk_error_set(error, RK_INVALID, "%s is %s; --config takes a YAML file", path,
-                              S_ISDIR(about.st_mode) ? "a directory" : "not a regular file");
-        goto done;
-    }
-    if (about.st_size > RK_CONFIG_MAX_BYTES) {
-        status = rk_error_set(error, RK_INVALID, "%s is %lld bytes long; a configuration has at most %u", path,
-                              (long long)about.st_size, RK_CONFIG_MAX_BYTES);
-        goto done;
-    }
-    size_t length = 0;
-    text = malloc(RK_CONFIG_MAX_BYTES);
-    if (text == NULL) {
-        status = rk_error_set(error, RK_NO_MEMORY, "%s: out of memory", path);
-        goto done;
-    }
-    for (ssize_t got; length < RK_CONFIG_MAX_BYTES; length += (size_t)got) {
-        got = read(fd, text + length, RK_CONFIG_MAX_BYTES - length);
-        if (got < 0 && errno != EINTR) {
-            status = rk_error_set(error, RK_IO, "failed to read %s: %s", path, strerror(errno));
-            goto done;
-        }
-        if (got == 0)
-            break;
-        if (got < 0)
-            got = 0;
-    }
-    status = rk_config_parse(path, text, length, options, error);
-done:
-    free(text);
-    close(fd);
+    struct rk_text_file file;
+    enum rk_status status = rk_text_file_read(path, "the configuration file", &file, error);
+    if (status == RK_OK)
+        status = rk_config_parse(path, file.text, file.length, options, error);
+    rk_text_file_free(&file);
     return status;
 }

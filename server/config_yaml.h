@@ -4,8 +4,6 @@
 
 #include "server/options.h"
 
-#define RK_CONFIG_MAX_BYTES (1u << 20)
-
 /* Reads `path` into options. Errors read "path:line:column: what is wrong; what is allowed" (RK_INVALID), or name the
  * file (RK_NOT_FOUND, RK_IO). Options that the file does not mention stay as they are. */
 enum rk_status rk_config_read(const char *path, struct rk_options *options, struct rk_error *error);

@@ -1,20 +1,17 @@
-/* Moves bytes between a socket and its session.
+/* Moves bytes between a transport and its session.
  *
  *   readable -> receive -> (calls run) -> touch -> flush -> socket
  *                                                     `-> pending, when the socket is full -> writable -> flush
  *
  * One buffer of the loop serves every read and write; only output that the socket does not take at once is kept per
- * connection, and never more than one buffer of it: the session holds the rest under its own limit. TLS would stand
- * where read_some and write_some are.
+ * connection, and never more than one buffer of it: the session holds the rest under its own limit.
  *
  * The end: a connection whose session is finished shuts its sending side and reads to the end of the peer's (or for a
  * moment), because closing with unread bytes would make the kernel send a reset, which destroys answers that the peer
  * has not read yet. */
 #include "server/connection.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "server/clock.h"
@@ -29,33 +26,6 @@
 #define LEAVE_US           5000000u  /* for a peer without open calls to go after GOAWAY */
 #define WRITE_STALL_US     30000000u /* a peer that takes nothing for so long is gone */
 #define REPORT_INTERVAL_US 1000000u
-#define MIN_PENDING_BYTES  4096
-
-static ssize_t read_some(struct rk_connection *connection, uint8_t *buffer, size_t capacity)
-{
-    ssize_t got;
-    do {
-        got = recv(connection->fd, buffer, capacity, 0);
-    } while (got < 0 && errno == EINTR);
-    return got;
-}
-
-/* How many bytes the socket took; -1 when the connection is gone. */
-static ssize_t write_some(struct rk_connection *connection, const uint8_t *bytes, size_t length)
-{
-    size_t written = 0;
-    while (written < length) {
-        ssize_t sent = send(connection->fd, bytes + written, length - written, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            break;
-        if (sent < 0)
-            return -1;
-        written += (size_t)sent;
-    }
-    return (ssize_t)written;
-}
 
 /* ---- the end ---- */
 
@@ -65,8 +35,9 @@ static void report(const struct rk_connection *connection, const char *why)
     static struct rk_log_limit limit;
     if (!rk_log_allowed(&limit, REPORT_INTERVAL_US))
         return;
-    rk_log(RK_LOG_WARN, "closing a connection: %s; it was open for %.3f s and sent %llu bytes", why,
-           (double)(rk_clock_us() - connection->opened_us) / 1e6, (unsigned long long)connection->received_bytes);
+    rk_log(RK_LOG_WARN, "closing a connection from %s: %s; it was open for %.3f s and sent %llu bytes",
+           connection->peer.address, why, (double)(rk_clock_us() - connection->opened_us) / 1e6,
+           (unsigned long long)connection->received_bytes);
 }
 
 static void unlist_dirty(struct rk_connection *connection)
@@ -84,11 +55,8 @@ static void unlist_dirty(struct rk_connection *connection)
 
 static void drop_session(struct rk_connection *connection)
 {
-    struct rk_loop *loop = connection->loop;
     rk_grpc_session_destroy(connection->session);
     connection->session = NULL;
-    rk_pool_free(loop->pool, connection->pending);
-    connection->pending = NULL;
     connection->next_deadline_us = UINT64_MAX;
     unlist_dirty(connection);
 }
@@ -99,22 +67,23 @@ void rk_connection_close(struct rk_connection *connection)
     drop_session(connection);
     event_del(&connection->readable);
     event_del(&connection->writable);
-    close(connection->fd);
+    rk_transport_close(&connection->transport);
     if (connection->previous != NULL)
         connection->previous->next = connection->next;
     else
         loop->connections = connection->next;
     if (connection->next != NULL)
         connection->next->previous = connection->previous;
+    uint32_t peer_slot = connection->peer_slot;
     rk_pool_free(loop->pool, connection);
-    rk_loop_connection_closed(loop);
+    rk_loop_connection_closed(loop, peer_slot);
 }
 
 static void linger(struct rk_connection *connection)
 {
     drop_session(connection);
     event_del(&connection->writable);
-    if (shutdown(connection->fd, SHUT_WR) != 0) {
+    if (!rk_transport_end(&connection->transport)) {
         rk_connection_close(connection);
         return;
     }
@@ -125,52 +94,22 @@ static void linger(struct rk_connection *connection)
 
 /* ---- output ---- */
 
-/* Keeps what the socket did not take and waits for it. False when there is no memory. */
-static bool keep_pending(struct rk_connection *connection, const uint8_t *bytes, size_t length)
-{
-    connection->pending =
-        rk_pool_alloc(connection->loop->pool, length < MIN_PENDING_BYTES ? MIN_PENDING_BYTES : length);
-    if (connection->pending == NULL)
-        return false;
-    memcpy(connection->pending, bytes, length);
-    connection->pending_bytes = (uint32_t)length;
-    connection->pending_sent = 0;
-    return true;
-}
-
-/* Sends what was kept. False when the connection is gone. */
-static bool send_pending(struct rk_connection *connection)
-{
-    ssize_t sent = write_some(connection, connection->pending + connection->pending_sent,
-                              connection->pending_bytes - connection->pending_sent);
-    if (sent < 0)
-        return false;
-    if (sent > 0)
-        connection->moved_us = rk_clock_us();
-    connection->pending_sent += (uint32_t)sent;
-    if (connection->pending_sent == connection->pending_bytes) {
-        rk_pool_free(connection->loop->pool, connection->pending);
-        connection->pending = NULL;
-    }
-    return true;
-}
-
 /* Sends until there is nothing left or the socket is full. False when the connection is gone. */
 static bool send_all(struct rk_connection *connection)
 {
     struct rk_loop *loop = connection->loop;
-    if (connection->pending != NULL && !send_pending(connection))
+    bool moved;
+    if (!rk_transport_flush(&connection->transport, &moved))
         return false;
-    while (connection->pending == NULL) {
-        size_t length = rk_grpc_session_output(connection->session, loop->buffer, RK_LOOP_BUFFER_BYTES);
+    if (moved)
+        connection->moved_us = rk_clock_us();
+    while (!rk_transport_pending(&connection->transport) && rk_transport_ready(&connection->transport)) {
+        size_t length = rk_grpc_session_output(connection->session, loop->buffer, RK_TRANSPORT_BYTES);
         if (length == 0)
             return true;
-        ssize_t sent = write_some(connection, loop->buffer, length);
-        if (sent < 0)
+        if (!rk_transport_send(&connection->transport, loop->buffer, length))
             return false;
         connection->moved_us = rk_clock_us();
-        if ((size_t)sent < length && !keep_pending(connection, loop->buffer + sent, length - (size_t)sent))
-            return false;
     }
     return true;
 }
@@ -183,7 +122,7 @@ void rk_connection_flush(struct rk_connection *connection)
         rk_connection_close(connection);
         return;
     }
-    if (connection->pending != NULL)
+    if (rk_transport_pending(&connection->transport))
         event_add(&connection->writable, NULL);
     else if (connection->closing || rk_grpc_session_finished(connection->session)) {
         if (!connection->closing && !connection->leaving) /* a peer that goes, or one that nghttp2 sends away */
@@ -210,28 +149,38 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
 
 /* ---- input ---- */
 
+/* Its last words go out, then it ends. */
+static void fail(struct rk_connection *connection, const char *why)
+{
+    report(connection, why);
+    connection->closing = true;
+    event_del(&connection->readable);
+}
+
 /* Reads what is there into the session. False when the peer is gone. */
 static bool receive(struct rk_connection *connection)
 {
     struct rk_loop *loop = connection->loop;
-    for (int turn = 0; turn < READS_PER_TURN; turn++) {
-        ssize_t got = read_some(connection, loop->buffer, RK_LOOP_BUFFER_BYTES);
-        if (got < 0)
-            return errno == EAGAIN || errno == EWOULDBLOCK;
-        if (got == 0)
-            return false;
-        if (connection->lingering)
-            continue;
-        connection->moved_us = rk_clock_us();
-        connection->received_bytes += (uint64_t)got;
-        if (!rk_grpc_session_receive(connection->session, loop->buffer, (size_t)got, connection->moved_us)) {
-            report(connection, "its peer broke the protocol or a limit of it");
-            connection->closing = true;
-            event_del(&connection->readable);
+    bool more = true;
+    for (int turn = 0; more && turn < READS_PER_TURN; turn++) {
+        uint64_t now_us = rk_clock_us();
+        ssize_t got = rk_transport_receive(&connection->transport, loop->buffer, now_us, &more);
+        if (got == RK_TRANSPORT_BROKEN) {
+            fail(connection, rk_transport_why(&connection->transport));
             return true;
         }
-        if (got < RK_LOOP_BUFFER_BYTES)
+        if (got < 0)
+            return false;
+        connection->moved_us = now_us;
+        if (got == 0)
+            continue;
+        if (connection->received_bytes == 0)
+            connection->peer.num_names = rk_transport_names(&connection->transport, &connection->peer.names);
+        connection->received_bytes += (uint64_t)got;
+        if (!rk_grpc_session_receive(connection->session, loop->buffer, (size_t)got, now_us)) {
+            fail(connection, "its peer broke the protocol or a limit of it");
             return true;
+        }
     }
     return true;
 }
@@ -240,7 +189,9 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
     struct rk_connection *connection = argument;
-    if (!receive(connection)) {
+    bool alive = connection->lingering ? rk_transport_discard(&connection->transport, connection->loop->buffer)
+                                       : receive(connection);
+    if (!alive) {
         rk_connection_close(connection);
     } else if (!connection->lingering) {
         rk_connection_expire(connection, connection->moved_us);
@@ -271,6 +222,11 @@ void rk_connection_drain(struct rk_connection *connection)
     rk_connection_touch(connection);
 }
 
+static const char *silence_of(const struct rk_connection *connection)
+{
+    return rk_transport_ready(&connection->transport) ? "no HTTP/2 preface came" : "the TLS handshake takes too long";
+}
+
 void rk_connection_tick(struct rk_connection *connection, uint64_t now_us)
 {
     struct rk_loop *loop = connection->loop;
@@ -280,14 +236,14 @@ void rk_connection_tick(struct rk_connection *connection, uint64_t now_us)
         return;
     }
     uint64_t silent_us = now_us > connection->moved_us ? now_us - connection->moved_us : 0;
-    bool stalled = connection->pending != NULL && silent_us >= WRITE_STALL_US;
+    bool stalled = rk_transport_pending(&connection->transport) && silent_us >= WRITE_STALL_US;
     bool mute =
         connection->received_bytes < PREFACE_BYTES && now_us - connection->opened_us >= loop->handshake_timeout_us;
     bool idle = silent_us >= loop->idle_timeout_us;
     bool overdue = connection->leaving && now_us >= connection->leave_by_us &&
                    (idle || rk_grpc_session_open_calls(connection->session) == 0);
     if (stalled || mute || overdue) {
-        report(connection, stalled ? "its peer takes no answers" : mute ? "no HTTP/2 preface came" : "it is idle");
+        report(connection, stalled ? "its peer takes no answers" : mute ? silence_of(connection) : "it is idle");
         rk_connection_close(connection);
         return;
     }
@@ -296,24 +252,30 @@ void rk_connection_tick(struct rk_connection *connection, uint64_t now_us)
     rk_connection_expire(connection, now_us);
 }
 
-void rk_connection_open(struct rk_loop *loop, int fd)
+const struct rk_peer *rk_connection_peer(const struct rk_connection *connection)
+{
+    return &connection->peer;
+}
+
+void rk_connection_open(struct rk_loop *loop, const struct rk_accepted *accepted)
 {
     struct rk_connection *connection = rk_pool_alloc(loop->pool, sizeof *connection);
     struct rk_grpc_session *session = NULL;
     uint64_t now_us = rk_clock_us();
-    if (connection == NULL || rk_grpc_session_create(&loop->grpc, now_us, &session) != RK_OK) {
-        rk_pool_free(loop->pool, connection);
-        close(fd);
-        rk_loop_connection_closed(loop);
-        return;
-    }
+    int fd = accepted->fd;
+    if (connection == NULL || rk_grpc_session_create(&loop->grpc, now_us, &session) != RK_OK)
+        goto fail;
     *connection = (struct rk_connection){.loop = loop,
                                          .session = session,
-                                         .fd = fd,
+                                         .peer = {.endpoint = accepted->endpoint},
+                                         .peer_slot = accepted->peer_slot,
                                          .opened_us = now_us,
                                          .moved_us = now_us,
                                          .next_deadline_us = UINT64_MAX,
                                          .next = loop->connections};
+    memcpy(connection->peer.address, accepted->address, sizeof accepted->address);
+    if (rk_transport_open(&connection->transport, &loop->transport, fd, accepted->endpoint->tls, now_us) != RK_OK)
+        goto fail;
     if (connection->next != NULL)
         connection->next->previous = connection;
     loop->connections = connection;
@@ -325,4 +287,11 @@ void rk_connection_open(struct rk_loop *loop, int fd)
         return;
     }
     rk_connection_touch(connection); /* our settings */
+    return;
+fail:
+    if (session != NULL)
+        rk_grpc_session_destroy(session);
+    rk_pool_free(loop->pool, connection);
+    close(fd);
+    rk_loop_connection_closed(loop, accepted->peer_slot);
 }

@@ -1,4 +1,4 @@
-/* One client connection: a socket below, an rk_grpc_session above. All on its event loop's thread. */
+/* One client connection: a transport below, an rk_grpc_session above. All on its event loop's thread. */
 #ifndef RANKD_SERVER_CONNECTION_H
 #define RANKD_SERVER_CONNECTION_H
 
@@ -6,6 +6,9 @@
 #include <stdint.h>
 
 #include <event2/event_struct.h>
+
+#include "server/endpoint.h"
+#include "server/transport.h"
 
 struct rk_grpc_session;
 struct rk_loop;
@@ -15,14 +18,14 @@ struct rk_connection {
     struct rk_connection *next_dirty;
     struct rk_loop *loop;
     struct rk_grpc_session *session; /* NULL while lingering */
-    int fd;
+    struct rk_transport transport;
+    struct rk_peer peer;
+    uint32_t peer_slot;
     bool dirty;     /* in the loop's list of those that may have output */
     bool closing;   /* the session is beyond repair: its last output, then the end */
     bool lingering; /* all is said; reads to the end so that the kernel does not reset what is still on its way */
     bool leaving;   /* was told that we go away */
     struct event readable, writable;
-    uint8_t *pending; /* output that the socket did not take; from the loop's pool */
-    uint32_t pending_bytes, pending_sent;
     uint64_t opened_us, moved_us; /* moved: when a byte last went either way */
     uint64_t leave_by_us;         /* while lingering or leaving */
     uint64_t received_bytes;
@@ -30,7 +33,10 @@ struct rk_connection {
 };
 
 /* Takes the socket over; closes it when there is no memory. */
-void rk_connection_open(struct rk_loop *loop, int fd);
+void rk_connection_open(struct rk_loop *loop, const struct rk_accepted *accepted);
+
+/* Its address, and its certificate's names once a request has come. Valid as long as the connection. */
+const struct rk_peer *rk_connection_peer(const struct rk_connection *connection);
 
 /* At once, without another word; open calls are cancelled. */
 void rk_connection_close(struct rk_connection *connection);

@@ -1,7 +1,7 @@
 /* Who is there, and in which order they come and go.
  *
- *   start   queue, workers, loops, listener, scrubber
- *   drain   listener, then the loops say goodbye to their clients
+ *   start   queue, workers, loops, listeners, scrubber
+ *   drain   listeners, then the loops say goodbye to their clients
  *   end     loops stop, the queue stops, workers leave, then the loops' memory goes: jobs may come back until the last
  * worker has left */
 #include "server/daemon.h"
@@ -21,27 +21,30 @@ static uint32_t default_workers(const struct rk_compute *compute)
     return compute->capabilities->num_runners > 0 ? compute->capabilities->num_runners : rk_processors_count();
 }
 
-static bool has_room(void *context)
+static const char *find_room(void *context, const struct sockaddr *address, struct rk_accepted *accepted)
 {
-    const struct rk_daemon *daemon = context;
+    struct rk_daemon *daemon = context;
     uint64_t open = 0;
     for (uint32_t i = 0; i < daemon->num_loops; i++)
         open += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
-    return open < daemon->options.max_connections;
+    if (open >= daemon->options.max_connections)
+        return "max_connections are open";
+    return rk_peers_enter(daemon->peers, address, &accepted->peer_slot)
+               ? NULL
+               : "its address has max_connections_per_peer of them";
 }
 
-static void hand_over(void *context, int fd)
+static void hand_over(void *context, const struct rk_accepted *accepted)
 {
     struct rk_daemon *daemon = context;
-    rk_loop_adopt(daemon->loops[daemon->turn++ % daemon->num_loops].loop, fd);
+    rk_loop_adopt(daemon->loops[daemon->turn++ % daemon->num_loops].loop, accepted);
 }
 
-static void deliver_close_listener(void *receiver, struct rk_mail *mail)
+static void deliver_close_listeners(void *receiver, struct rk_mail *mail)
 {
     (void)receiver;
-    struct rk_daemon *daemon = (struct rk_daemon *)((char *)mail - offsetof(struct rk_daemon, close_listener));
-    rk_listener_close(daemon->listener);
-    daemon->listener = NULL;
+    struct rk_daemon *daemon = (struct rk_daemon *)((char *)mail - offsetof(struct rk_daemon, close_listeners));
+    rk_listeners_close(&daemon->listeners);
 }
 
 static void end_of_turn(void *context)
@@ -59,6 +62,7 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
                                     .limits = RK_GRPC_LIMITS_DEFAULT,
                                     .handshake_timeout_us = options->handshake_timeout_s * 1000000u,
                                     .idle_timeout_us = options->idle_timeout_s * 1000000u,
+                                    .peers = daemon->peers,
                                     .left_fd = daemon->left_fd};
     config.limits.max_streams = (uint32_t)options->max_streams;
     config.limits.max_message_bytes = options->max_message_bytes;
@@ -109,7 +113,10 @@ static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *e
 static enum rk_status start_loops(struct rk_daemon *daemon, struct rk_error *error)
 {
     uint32_t count = (uint32_t)daemon->options.event_loops;
-    enum rk_status status = rk_listener_open(daemon->options.listen, &daemon->listener, error);
+    enum rk_status status = rk_listeners_open(&daemon->options, daemon->gate->tls, &daemon->listeners, error);
+    if (status == RK_OK)
+        status = rk_peers_create((uint32_t)daemon->options.max_connections,
+                                 (uint32_t)daemon->options.max_connections_per_peer, &daemon->peers, error);
     daemon->loops = calloc(count, sizeof *daemon->loops);
     if (status == RK_OK && daemon->loops == NULL)
         status = rk_error_set(error, RK_NO_MEMORY, "failed to start the event loops: out of memory");
@@ -118,14 +125,15 @@ static enum rk_status start_loops(struct rk_daemon *daemon, struct rk_error *err
         status = create_loop(daemon, &daemon->loops[i], error);
     }
     if (status == RK_OK)
-        status = rk_listener_attach(daemon->listener, daemon->loops[0].loop->base, hand_over, has_room, daemon, error);
-    for (uint32_t i = count; status == RK_OK && i-- > 0;) /* the listener's last: it hands sockets to the others */
+        status = rk_listeners_attach(&daemon->listeners, daemon->loops[0].loop->base, hand_over, find_room, daemon,
+                                     error);
+    for (uint32_t i = count; status == RK_OK && i-- > 0;) /* the listeners' last: it hands sockets to the others */
         status = rk_loop_start(daemon->loops[i].loop, daemon->loops[i].services.methods,
                                daemon->loops[i].services.num_methods, error);
     return status;
 }
 
-enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_registry *registry,
+enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_gate *gate, struct rk_registry *registry,
                                struct rk_daemon **result, struct rk_error *error)
 {
     *result = NULL;
@@ -135,10 +143,11 @@ enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_regis
         return rk_error_set(error, RK_NO_MEMORY, "failed to start: out of memory");
     }
     daemon->options = *options;
+    daemon->gate = gate;
     daemon->registry = *registry;
     *registry = (struct rk_registry){0};
     daemon->started_us = rk_clock_us();
-    daemon->close_listener.deliver = deliver_close_listener;
+    daemon->close_listeners.deliver = deliver_close_listeners;
     daemon->left_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     enum rk_status status =
         daemon->left_fd >= 0 ? RK_OK : rk_error_set(error, RK_IO, "failed to create an eventfd: %m");
@@ -161,7 +170,7 @@ void rk_daemon_drain(struct rk_daemon *daemon)
 {
     if (atomic_exchange(&daemon->draining, true))
         return;
-    rk_mailbox_post(&daemon->loops[0].loop->mailbox, &daemon->close_listener);
+    rk_mailbox_post(&daemon->loops[0].loop->mailbox, &daemon->close_listeners);
     for (uint32_t i = 0; i < daemon->num_loops; i++)
         rk_loop_drain(daemon->loops[i].loop);
 }
@@ -185,13 +194,14 @@ void rk_daemon_destroy(struct rk_daemon *daemon)
         rk_loop_stop(daemon->loops[i].loop);
         rk_loop_join(daemon->loops[i].loop);
     }
-    rk_listener_close(daemon->listener);
+    rk_listeners_close(&daemon->listeners);
     if (daemon->queue != NULL)
         rk_queue_stop(daemon->queue);
     for (uint32_t i = 0; i < daemon->num_workers; i++)
         rk_worker_join(daemon->workers[i]);
     for (uint32_t i = 0; i < daemon->num_loops; i++)
         free_loop(&daemon->loops[i]);
+    rk_peers_destroy(daemon->peers);
     rk_queue_destroy(daemon->queue);
     rk_registry_close(&daemon->registry);
     free(daemon->workers);

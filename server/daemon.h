@@ -6,9 +6,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "server/listener.h"
+#include "server/gate.h"
+#include "server/listeners.h"
 #include "server/loop.h"
 #include "server/options.h"
+#include "server/peers.h"
 #include "server/priorities.h"
 #include "server/queue.h"
 #include "server/registry.h"
@@ -32,9 +34,11 @@ struct rk_daemon {
     struct rk_worker **workers;
     uint32_t num_workers;
     struct rk_daemon_loop *loops;
-    uint32_t num_loops, turn; /* turn: the loop that gets the next connection; the listener's thread alone */
-    struct rk_listener *listener;
-    struct rk_mail close_listener;
+    uint32_t num_loops, turn; /* turn: the loop that gets the next connection; the listeners' thread alone */
+    struct rk_gate *gate;
+    struct rk_listeners listeners;
+    struct rk_peers *peers;
+    struct rk_mail close_listeners;
     struct rk_scrub *scrub;
     uint64_t started_us;
     atomic_bool draining;
@@ -42,8 +46,8 @@ struct rk_daemon {
 };
 
 /* Starts everything on a registry that was opened and measured (server/cost_measure.h); takes the registry over, also
- * when it fails. */
-enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_registry *registry,
+ * when it fails. The gate must outlive it. */
+enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_gate *gate, struct rk_registry *registry,
                                struct rk_daemon **daemon, struct rk_error *error);
 
 /* Takes no new connections and calls; loops leave one by one when their open calls are answered, and count up left_fd.

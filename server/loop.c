@@ -16,13 +16,14 @@
 #include "server/clock.h"
 #include "server/connection.h"
 #include "server/grpc/pool.h"
+#include "server/peers.h"
 
 #define READY_JOBS        64
 #define LEAST_DEADLINE_US 1000 /* deadlines that lie closer together are served by one wake-up */
 
 struct socket_mail {
     struct rk_mail mail;
-    int fd;
+    struct rk_accepted accepted;
 };
 
 /* Writes the output of every touched connection. */
@@ -59,22 +60,23 @@ static void deliver_socket(void *receiver, struct rk_mail *mail)
     struct rk_loop *loop = receiver;
     struct socket_mail *letter = (struct socket_mail *)mail;
     if (loop->draining) {
-        close(letter->fd);
-        rk_loop_connection_closed(loop);
+        close(letter->accepted.fd);
+        rk_loop_connection_closed(loop, letter->accepted.peer_slot);
     } else {
-        rk_connection_open(loop, letter->fd);
+        rk_connection_open(loop, &letter->accepted);
     }
     free(letter);
 }
 
-void rk_loop_adopt(struct rk_loop *loop, int fd)
+void rk_loop_adopt(struct rk_loop *loop, const struct rk_accepted *accepted)
 {
     struct socket_mail *letter = malloc(sizeof *letter);
     if (letter == NULL) {
-        close(fd);
+        close(accepted->fd);
+        rk_peers_leave(loop->peers, accepted->peer_slot);
         return;
     }
-    *letter = (struct socket_mail){.mail.deliver = deliver_socket, .fd = fd};
+    *letter = (struct socket_mail){.mail.deliver = deliver_socket, .accepted = *accepted};
     atomic_fetch_add_explicit(&loop->num_connections, 1, memory_order_relaxed);
     rk_mailbox_post(&loop->mailbox, &letter->mail);
 }
@@ -126,8 +128,9 @@ void rk_loop_stop(struct rk_loop *loop)
     rk_mailbox_post(&loop->mailbox, &loop->stop_mail);
 }
 
-void rk_loop_connection_closed(struct rk_loop *loop)
+void rk_loop_connection_closed(struct rk_loop *loop, uint32_t peer_slot)
 {
+    rk_peers_leave(loop->peers, peer_slot);
     atomic_fetch_sub_explicit(&loop->num_connections, 1, memory_order_relaxed);
     leave_when_empty(loop);
 }
@@ -204,9 +207,12 @@ enum rk_status rk_loop_create(const struct rk_loop_config *config, struct rk_loo
     }
     loop->pool = rk_pool_create();
     loop->jobs = rk_job_pool_create(READY_JOBS);
-    loop->buffer = malloc(RK_LOOP_BUFFER_BYTES);
+    loop->buffer = malloc(RK_TRANSPORT_BYTES);
+    loop->peers = config->peers;
+    bool has_memory = rk_transport_memory_init(&loop->transport, loop->pool);
     loop->grpc = (struct rk_grpc_session_config){.limits = config->limits, .pool = loop->pool};
-    if (loop->base == NULL || loop->pool == NULL || loop->jobs == NULL || loop->buffer == NULL) {
+    if (loop->base == NULL || loop->pool == NULL || loop->jobs == NULL || loop->buffer == NULL ||
+        !has_memory) {
         rk_error_set(error, status, "failed to make an event loop: out of memory");
         goto fail;
     }
@@ -274,6 +280,7 @@ void rk_loop_destroy(struct rk_loop *loop)
         rk_pool_destroy(loop->pool);
     if (loop->base != NULL)
         event_base_free(loop->base);
+    rk_transport_memory_deinit(&loop->transport);
     free(loop->buffer);
     free(loop);
 }

@@ -13,18 +13,20 @@
 #include <event2/event_struct.h>
 
 #include "server/counters.h"
+#include "server/endpoint.h"
 #include "server/grpc/session.h"
 #include "server/job.h"
 #include "server/mailbox.h"
-
-#define RK_LOOP_BUFFER_BYTES (256 << 10)
+#include "server/transport.h"
 
 struct rk_connection;
+struct rk_peers;
 
 struct rk_loop_config {
     uint32_t index;
     struct rk_grpc_limits limits;
     uint64_t handshake_timeout_us, idle_timeout_us;
+    struct rk_peers *peers; /* told of each connection that ends */
     int left_fd; /* an eventfd that is written when a draining loop has no connection left */
 };
 
@@ -38,7 +40,9 @@ struct rk_loop {
     struct rk_job_pool *jobs;
     struct rk_grpc_session_config grpc;
     uint64_t handshake_timeout_us, idle_timeout_us;
-    uint8_t *buffer; /* RK_LOOP_BUFFER_BYTES */
+    struct rk_peers *peers;
+    struct rk_transport_memory transport;
+    uint8_t *buffer; /* RK_TRANSPORT_BYTES */
     struct rk_connection *connections, *dirty;
     void (*end_of_turn)(void *context); /* called when all that was ready has been handled, before output is written */
     void *end_of_turn_context;
@@ -58,7 +62,7 @@ enum rk_status rk_loop_start(struct rk_loop *loop, const struct rk_method *metho
                              struct rk_error *error);
 
 /* From any thread: hands over an accepted socket. */
-void rk_loop_adopt(struct rk_loop *loop, int fd);
+void rk_loop_adopt(struct rk_loop *loop, const struct rk_accepted *accepted);
 
 /* From any thread, once each: take no new calls and leave when the open ones are answered; leave now. */
 void rk_loop_drain(struct rk_loop *loop);
@@ -76,6 +80,6 @@ void rk_loop_destroy(struct rk_loop *loop);
 void rk_loop_wake_by(struct rk_loop *loop, uint64_t deadline_us);
 
 /* A connection that was adopted has ended. */
-void rk_loop_connection_closed(struct rk_loop *loop);
+void rk_loop_connection_closed(struct rk_loop *loop, uint32_t peer_slot);
 
 #endif

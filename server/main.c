@@ -13,11 +13,13 @@
 
 #include "embeddings/mapped_file.h"
 #include "quant/kernels.h"
+#include "server/address.h"
 #include "server/clock.h"
 #include "server/command_line.h"
 #include "server/compute.h"
 #include "server/cost_measure.h"
 #include "server/daemon.h"
+#include "server/gate.h"
 #include "server/log.h"
 #include "server/notify.h"
 #include "server/row_memory.h"
@@ -35,7 +37,7 @@ static void print_help(void)
     rk_options_print_help(stdout);
 }
 
-/* SIGTERM and SIGINT become bytes in this pipe. A handler rather than a signalfd with a mask: libraries start threads
+/* SIGTERM, SIGINT and SIGHUP become bytes in this pipe. A handler rather than a signalfd with a mask: libraries start threads
  * before main could block anything, and a signal for the process may go to any thread that lets it in. */
 static int signal_pipe[2];
 
@@ -55,26 +57,35 @@ static int open_signals(void)
     sigemptyset(&action.sa_mask);
     signal(SIGPIPE, SIG_IGN);
     if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || sigaction(SIGTERM, &action, NULL) != 0 ||
-        sigaction(SIGINT, &action, NULL) != 0)
+        sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGHUP, &action, NULL) != 0)
         return -1;
     return signal_pipe[0];
 }
 
-static const char *next_signal(int signals)
+/* 0: none has come. */
+static int next_signal(int signals)
 {
     unsigned char byte;
-    if (read(signals, &byte, 1) != 1)
-        return NULL;
-    return byte == SIGTERM ? "SIGTERM" : "SIGINT";
+    return read(signals, &byte, 1) == 1 ? byte : 0;
 }
 
-static void wait_for_signal(int signals)
+static const char *name_of(int number)
 {
-    const char *name;
+    return number == SIGTERM ? "SIGTERM" : number == SIGINT ? "SIGINT" : "SIGHUP";
+}
+
+/* Until the server is to stop. SIGHUP reads certificates and rules again. */
+static void wait_for_the_end(int signals, struct rk_gate *gate)
+{
+    int number;
     struct pollfd ready = {.fd = signals, .events = POLLIN};
-    while ((name = next_signal(signals)) == NULL)
-        poll(&ready, 1, -1);
-    rk_log(RK_LOG_INFO, "draining signal=%s", name);
+    while ((number = next_signal(signals)) == 0 || number == SIGHUP) {
+        if (number == SIGHUP)
+            rk_gate_reload(gate);
+        else
+            poll(&ready, 1, -1);
+    }
+    rk_log(RK_LOG_INFO, "draining signal=%s", name_of(number));
 }
 
 /* Waits until every loop has left or the time is up. True: every open call was answered. */
@@ -91,9 +102,10 @@ static bool wait_for_drain(struct rk_daemon *daemon, int signals)
         uint64_t count;
         if (read(daemon->left_fd, &count, sizeof count) == (ssize_t)sizeof count)
             left += count;
-        const char *name = next_signal(signals);
-        if (name != NULL)
-            rk_log(RK_LOG_INFO, "still draining signal=%s; SIGKILL would end it and lose the open calls", name);
+        int number = next_signal(signals);
+        if (number != 0)
+            rk_log(RK_LOG_INFO, "still draining signal=%s; SIGKILL would end it and lose the open calls",
+                   name_of(number));
     }
     return true;
 }
@@ -113,28 +125,40 @@ static void announce(const struct rk_daemon *daemon)
     rk_row_memory_log(&daemon->registry);
     char models[1024];
     rk_registry_list(&daemon->registry, models, sizeof models);
+    char text[4096];
+    rk_gate_describe(daemon->gate, text, sizeof text);
+    if (text[0] != '\0')
+        rk_log(RK_LOG_INFO, "%s", text);
+    rk_listeners_print(&daemon->listeners, ", ", text, sizeof text);
     rk_log(RK_LOG_INFO, "serving %s on %s; workers=%u event_loops=%u backend: %s", models,
-           rk_listener_address(daemon->listener), daemon->num_workers, daemon->num_loops,
+           text, daemon->num_workers, daemon->num_loops,
            daemon->registry.compute->description);
 }
 
-static int serve(const struct rk_options *options, struct rk_registry *registry, int signals)
+/* One line for each address, so that whoever started us knows which ports we have got. */
+static enum rk_status write_ready_file(const struct rk_daemon *daemon, struct rk_error *error)
+{
+    char text[RK_MAX_LISTENERS * RK_ADDRESS_BYTES];
+    rk_listeners_print(&daemon->listeners, "\n", text, sizeof text);
+    return rk_notify_write_ready_file(daemon->options.ready_file, text, error);
+}
+
+static int serve(const struct rk_options *options, struct rk_gate *gate, struct rk_registry *registry, int signals)
 {
     struct rk_error error = {0};
     struct rk_daemon *daemon;
-    if (rk_daemon_start(options, registry, &daemon, &error) != RK_OK) {
+    if (rk_daemon_start(options, gate, registry, &daemon, &error) != RK_OK) {
         rk_log(RK_LOG_ERROR, "%s", error.text);
         return EXIT_FAILED;
     }
     announce(daemon);
     int code = 0;
-    if (options->ready_file[0] != '\0' &&
-        rk_notify_write_ready_file(options->ready_file, rk_listener_address(daemon->listener), &error) != RK_OK) {
+    if (options->ready_file[0] != '\0' && write_ready_file(daemon, &error) != RK_OK) {
         rk_log(RK_LOG_ERROR, "%s", error.text);
         code = EXIT_FAILED;
     } else {
         rk_notify_manager("READY=1");
-        wait_for_signal(signals);
+        wait_for_the_end(signals, gate);
         rk_notify_manager("STOPPING=1");
     }
     rk_daemon_drain(daemon);
@@ -148,7 +172,7 @@ static int serve(const struct rk_options *options, struct rk_registry *registry,
 }
 
 /* Loads the models, and serves them or says what it would serve. */
-static int run(const struct rk_command_line *line, struct rk_compute *compute, int signals)
+static int run(const struct rk_command_line *line, struct rk_gate *gate, struct rk_compute *compute, int signals)
 {
     struct rk_error error = {0};
     struct rk_registry registry;
@@ -163,10 +187,14 @@ static int run(const struct rk_command_line *line, struct rk_compute *compute, i
     }
     if (line->check)
         rk_registry_print(&registry, stdout);
+    char who[1024];
+    rk_gate_describe(gate, who, sizeof who);
+    if (line->check && who[0] != '\0')
+        printf("%s\n", who);
     if (line->check && status == RK_OK)
         rk_row_memory_print(&registry, stdout);
     if (status == RK_OK && !line->check)
-        return serve(&line->options, &registry, signals);
+        return serve(&line->options, gate, &registry, signals);
     const bool sound = status == RK_OK && registry.num_problems == 0;
     rk_registry_close(&registry);
     return sound ? 0 : EXIT_FAILED;
@@ -199,13 +227,20 @@ int main(int argc, char **argv)
         rk_log(RK_LOG_ERROR, "failed to set up signals: %s", error.text[0] != '\0' ? error.text : strerror(errno));
         return EXIT_FAILED;
     }
+    struct rk_gate gate;
+    if (rk_gate_open(&line.options, &gate, &error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "%s", error.text);
+        return EXIT_FAILED;
+    }
     struct rk_compute compute;
     if (rk_compute_open(line.options.backend, line.options.backend_path, line.options.backend_options, &compute,
                         &error) != RK_OK) {
         rk_log(RK_LOG_ERROR, "%s", error.text);
+        rk_gate_close(&gate);
         return error.status == RK_INVALID ? EXIT_USAGE : EXIT_FAILED;
     }
-    const int code = run(&line, &compute, signals);
+    const int code = run(&line, &gate, &compute, signals);
     rk_compute_close(&compute);
+    rk_gate_close(&gate);
     return code;
 }

@@ -5,12 +5,16 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "server/gate.h"
+#include "server/listeners.h"
 #include "server/priorities.h"
 
 static const char *const log_levels[] = {"debug", "info", "warn", "error",
                                          NULL}; /* in the order of enum rk_log_level */
 
 static const char *const row_memories[] = {"mapped", "huge_pages", NULL}; /* in the order of enum rk_row_memory */
+static const char *const required_or_optional[] = {"required", "optional", NULL};
+static const char *const tls_versions[] = {"1.2", "1.3", NULL};
 static const char *const no_or_yes[] = {"no", "yes", NULL};
 
 #define TEXT(field, unit_, initial_, help_)                                                                            \
@@ -32,7 +36,14 @@ static const char *const no_or_yes[] = {"no", "yes", NULL};
 /* clang-format off */
 static const struct rk_option table[] = {
     TEXT(model_repository, "directory", "", "where the models are: DIR/<model>/<version>/; required"),
-    TEXT(listen, "HOST:PORT", "127.0.0.1:8470", "the address to serve on; port 0 takes a free one"),
+    TEXT(listen, "HOST:PORT,...", "127.0.0.1:8470", "addresses to serve on without TLS, or unix:/PATH; port 0 takes a free one"),
+    TEXT(listen_tls, "HOST:PORT,...", "", "addresses to serve on with TLS"),
+    TEXT(tls_certificate, "file", "", "PEM: the server's certificate, then its chain; read again on SIGHUP, as are the next three"),
+    TEXT(tls_key, "file", "", "PEM: the certificate's key, without a passphrase and not open to every user"),
+    TEXT(tls_client_ca, "file", "", "PEM: CAs of clients, who then have to show a certificate"),
+    TEXT(tls_client_crl, "file", "", "PEM: the list of revoked certificates of each of these CAs"),
+    CHOICE(tls_client_certificates, required_or_optional, "required", "optional: clients without one may come in; access_file says to what"),
+    CHOICE(tls_min_version, tls_versions, "1.2", "the oldest TLS that is spoken"),
     TEXT(ready_file, "file", "", "write the address here, atomically, once requests are served"),
     TEXT(backend, "NAME|PATH", "cpu", "what computes: cpu, the plug-in rankd-NAME.so, or the path of one"),
     TEXT(backend_path, "directory", "", "where plug-ins are looked for first; then " RANKD_PLUG_IN_FOLDER " and beside rankd"),
@@ -49,8 +60,9 @@ static const struct rk_option table[] = {
     NUMBER(max_ids, "ids", 1, 268435456, "4194304", "the most ids in one request, all features together"),
     NUMBER(max_message_bytes, "bytes", 1024, 1073741824, "4194304", "the longest request message"),
     NUMBER(max_connections, "connections", 1, 1000000, "4096", "open at a time; more are closed at once"),
+    NUMBER(max_connections_per_peer, "connections", 0, 1000000, "2048", "open at a time from one IPv4 address, or one /64 of IPv6; 0: no limit"),
     NUMBER(max_streams, "calls", 1, 1000000, "1024", "open at a time on one connection; more are refused"),
-    NUMBER(handshake_timeout_s, "s", 1, 3600, "10", "a connection that has not spoken HTTP/2 by then is closed"),
+    NUMBER(handshake_timeout_s, "s", 1, 3600, "4", "a connection that has not spoken TLS and HTTP/2 by then is closed, within a second"),
     NUMBER(idle_timeout_s, "s", 1, 86400, "300", "a connection on which nothing moves for so long is closed"),
     NUMBER(drain_timeout_s, "s", 0, 3600, "30", "how long open calls may take to finish after SIGTERM"),
     CHOICE(row_memory, row_memories, "huge_pages", "where rows are read from: copies in huge pages (faster), or the mapped files"),
@@ -203,35 +215,8 @@ int rk_option_format(const struct rk_options *options, const struct rk_option *o
     return snprintf(text, capacity, "%" PRIu64, *number_of(options, option));
 }
 
-enum rk_status rk_address_split(const char *text, char *host, size_t host_capacity, char *port, size_t port_capacity,
-                                struct rk_error *error)
-{
-    const char *colon = strrchr(text, ':');
-    const char *host_end = colon;
-    const char *host_start = text;
-    if (colon != NULL && text[0] == '[' && colon > text + 1 && colon[-1] == ']') {
-        host_start++;
-        host_end--;
-    } else if (colon != NULL && memchr(text, ':', (size_t)(colon - text)) != NULL) {
-        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; write an IPv6 address in brackets: [::1]:8470",
-                            text);
-    }
-    if (colon == NULL || host_end == host_start)
-        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; it takes HOST:PORT, e.g. 127.0.0.1:8470", text);
-    uint64_t number;
-    if (!parse_number(colon + 1, strlen(colon + 1), &number) || number > 65535)
-        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; its port takes a whole number from 0 to 65535",
-                            text);
-    if ((size_t)(host_end - host_start) >= host_capacity)
-        return rk_error_set(error, RK_INVALID, "listen is '%.100s'; its host is too long", text);
-    snprintf(host, host_capacity, "%.*s", (int)(host_end - host_start), host_start);
-    snprintf(port, port_capacity, "%" PRIu64, number);
-    return RK_OK;
-}
-
 enum rk_status rk_options_check(const struct rk_options *options, struct rk_error *error)
 {
-    char host[256], port[8];
     if (options->model_repository[0] == '\0')
         return rk_error_set(error, RK_INVALID,
                             "model_repository is not set; give --model-repository DIR, or the key in "
@@ -244,10 +229,10 @@ enum rk_status rk_options_check(const struct rk_options *options, struct rk_erro
                             options->shards > 0 ? "shards" : "shard_capacity_mib",
                             options->shards > 0 ? options->shards : options->shard_capacity_mib);
     struct rk_priorities priorities;
-    const enum rk_status status = rk_priorities_parse(options->priority_weights, &priorities, error);
-    if (status != RK_OK)
-        return status;
-    return rk_address_split(options->listen, host, sizeof host, port, sizeof port, error);
+    enum rk_status status = rk_priorities_parse(options->priority_weights, &priorities, error);
+    if (status == RK_OK)
+        status = rk_listeners_check(options, error);
+    return status == RK_OK ? rk_gate_check(options, error) : status;
 }
 
 void rk_options_print_help(FILE *stream)

@@ -13,7 +13,11 @@
 
 struct rk_options {
     char model_repository[RK_OPTION_TEXT_BYTES];
-    char listen[RK_OPTION_TEXT_BYTES];
+    char listen[RK_OPTION_TEXT_BYTES], listen_tls[RK_OPTION_TEXT_BYTES];
+    char tls_certificate[RK_OPTION_TEXT_BYTES], tls_key[RK_OPTION_TEXT_BYTES];
+    char tls_client_ca[RK_OPTION_TEXT_BYTES], tls_client_crl[RK_OPTION_TEXT_BYTES];
+    uint64_t tls_client_certificates; /* 0: required, 1: optional */
+    uint64_t tls_min_version;         /* 0: 1.2, 1: 1.3 */
     char ready_file[RK_OPTION_TEXT_BYTES];
     char backend[RK_OPTION_TEXT_BYTES], backend_path[RK_OPTION_TEXT_BYTES], backend_options[RK_OPTION_TEXT_BYTES];
     char priority_weights[RK_OPTION_TEXT_BYTES];
@@ -25,7 +29,7 @@ struct rk_options {
     uint64_t max_queued_requests; /* per model and priority */
     uint64_t retry_pushback_ms;
     uint64_t max_candidates, max_ids, max_message_bytes;
-    uint64_t max_connections, max_streams;
+    uint64_t max_connections, max_connections_per_peer, max_streams;
     uint64_t handshake_timeout_s, idle_timeout_s, drain_timeout_s;
     uint64_t row_memory;         /* enum rk_row_memory */
     uint64_t lock_memory;        /* 0 or 1 */
@@ -67,14 +71,10 @@ enum rk_status rk_option_set(struct rk_options *options, const struct rk_option 
 /* The option's value as rk_option_set would take it. Returns the length as snprintf does. */
 int rk_option_format(const struct rk_options *options, const struct rk_option *option, char *text, size_t capacity);
 
-/* What cannot be judged value by value: required options, a listen address and priorities that parse. */
+/* What cannot be judged value by value: required options, addresses and priorities that parse. */
 enum rk_status rk_options_check(const struct rk_options *options, struct rk_error *error);
 
 void rk_options_print_help(FILE *stream);   /* one paragraph per flag */
 void rk_options_print_sample(FILE *stream); /* a configuration file with every option at its default */
-
-/* Splits "host:port", "[v6]:port". RK_INVALID says what is wrong. */
-enum rk_status rk_address_split(const char *text, char *host, size_t host_capacity, char *port, size_t port_capacity,
-                                struct rk_error *error);
 
 #endif

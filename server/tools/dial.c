@@ -1,4 +1,4 @@
-/* Splits the target, resolves the host, tries its addresses in order. Blocks. */
+/* Splits the target, resolves the host, tries its addresses in order; or opens a Unix socket. Blocks. */
 #include "server/tools/dial.h"
 
 #include <errno.h>
@@ -10,10 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t now_us(void)
+#define UNIX_PREFIX "unix:"
+
+uint64_t rk_dial_now_us(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -29,8 +32,7 @@ static bool copy_part(char *to, size_t capacity, const char *from, size_t length
     return true;
 }
 
-/* "host:port" or "[host]:port". */
-static bool split(const char *target, char host[256], char port[16])
+bool rk_dial_split(const char *target, char host[256], char port[16])
 {
     const char *colon = strrchr(target, ':');
     if (colon == NULL || !copy_part(port, 16, colon + 1, strlen(colon + 1)))
@@ -52,7 +54,7 @@ static int connect_one(const struct addrinfo *address, uint64_t deadline_us, int
         goto fail;
     }
     for (;;) {
-        uint64_t now = now_us();
+        uint64_t now = rk_dial_now_us();
         if (now >= deadline_us) {
             error = ETIMEDOUT;
             goto fail;
@@ -81,19 +83,36 @@ fail:
     return error;
 }
 
+static enum rk_status dial_unix(const char *target, uint64_t deadline_us, int *fd, struct rk_error *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = target + strlen(UNIX_PREFIX);
+    if (!copy_part(address.sun_path, sizeof address.sun_path, path, strlen(path)))
+        return rk_error_set(error, RK_INVALID, "the target '%s' is not unix:/PATH with a path of at most %zu bytes",
+                            target, sizeof address.sun_path - 1);
+    const struct addrinfo one = {.ai_family = AF_UNIX,
+                                 .ai_addr = (struct sockaddr *)&address,
+                                 .ai_addrlen = sizeof address};
+    int failed = connect_one(&one, deadline_us, fd);
+    return failed == 0 ? RK_OK : rk_error_set(error, RK_IO, "cannot connect to %s: %s", target, strerror(failed));
+}
+
 enum rk_status rk_dial(const char *target, uint64_t timeout_us, int *fd, struct rk_error *error)
 {
     char host[256], port[16];
-    if (!split(target, host, port))
-        return rk_error_set(error, RK_INVALID,
-                            "the target '%s' is not HOST:PORT; write for example 127.0.0.1:7400 or [::1]:7400", target);
+    uint64_t deadline_us;
+    if (__builtin_add_overflow(rk_dial_now_us(), timeout_us, &deadline_us))
+        deadline_us = UINT64_MAX;
+    if (strncmp(target, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
+        return dial_unix(target, deadline_us, fd, error);
+    if (!rk_dial_split(target, host, port))
+        return rk_error_set(
+            error, RK_INVALID,
+            "the target '%s' is not HOST:PORT; write for example 127.0.0.1:8470, [::1]:8470 or unix:/PATH", target);
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *addresses;
     int resolved = getaddrinfo(host, port, &hints, &addresses);
     if (resolved != 0)
         return rk_error_set(error, RK_IO, "cannot resolve '%s': %s", target, gai_strerror(resolved));
-    uint64_t start_us = now_us(), deadline_us;
-    if (__builtin_add_overflow(start_us, timeout_us, &deadline_us))
-        deadline_us = UINT64_MAX;
     int failed = EHOSTUNREACH;
     for (const struct addrinfo *address = addresses; address != NULL && failed != 0; address = address->ai_next)
         failed = connect_one(address, deadline_us, fd);

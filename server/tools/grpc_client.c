@@ -1,4 +1,4 @@
-/* nghttp2's client side on a non-blocking socket. A call is a recycled struct in the list of calls in flight; its reply
+/* nghttp2's client side on a non-blocking channel. A call is a recycled struct in the list of calls in flight; its reply
  * is put together by the same deframer that the server uses. Output is gathered into one buffer, so that many requests
  * leave in one write.
  *
@@ -12,15 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "server/grpc/deframer.h"
 #include "server/grpc/h2_memory.h"
 #include "server/grpc/pool.h"
 #include "server/grpc/text.h"
-#include "server/tools/dial.h"
+#include "server/tools/channel.h"
 
 #define MAX_REPLY_BYTES ((uint64_t)1 << 30)
 #define WINDOW_BYTES    (16 << 20)
@@ -46,8 +44,8 @@ struct call {
 };
 
 struct rk_grpc_client {
-    int fd;
-    char authority[256];
+    struct rk_channel channel;
+    char target[256], authority[256];
     nghttp2_session *h2;
     struct rk_pool *pool;
     struct rk_h2_memory memory;
@@ -264,9 +262,9 @@ enum rk_status rk_grpc_client_open(const char *target, uint64_t timeout_us, stru
     struct rk_grpc_client *client = calloc(1, sizeof *client);
     if (client == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "out of memory");
-    client->fd = -1;
-    snprintf(client->authority, sizeof client->authority, "%s", target);
-    enum rk_status status = rk_dial(target, timeout_us, &client->fd, error);
+    snprintf(client->target, sizeof client->target, "%s", target);
+    snprintf(client->authority, sizeof client->authority, "%s", target[0] == 'u' && strchr(target, '/') != NULL ? "localhost" : target);
+    enum rk_status status = rk_channel_open(target, timeout_us, &client->channel, error);
     if (status != RK_OK)
         goto fail;
     client->pool = rk_pool_create();
@@ -295,8 +293,7 @@ void rk_grpc_client_close(struct rk_grpc_client *client)
     rk_h2_memory_take_back(&client->memory);
     rk_pool_free(client->pool, client->last_reply);
     rk_pool_destroy(client->pool);
-    if (client->fd >= 0)
-        close(client->fd);
+    rk_channel_close(&client->channel);
     free(client);
 }
 
@@ -343,20 +340,21 @@ enum rk_status rk_grpc_client_start(struct rk_grpc_client *client, const char *p
     char timeout[RK_TIMEOUT_TEXT_BYTES];
     nghttp2_nv headers[] = {
         header(":method", "POST", STATIC),
-        header(":scheme", "http", STATIC),
+        header(":scheme", rk_security_scheme(), STATIC),
         header(":path", path, STATIC),
         header(":authority", client->authority, STATIC),
         header("te", "trailers", STATIC),
         header("content-type", "application/grpc", STATIC),
         header("user-agent", "rankctl/" RANKD_VERSION, STATIC),
-        header("grpc-timeout", "", NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_INDEX),
+        header("", "", 0), /* room for the two below */
+        header("", "", 0),
     };
-    size_t count = sizeof headers / sizeof *headers - 1;
+    size_t count = sizeof headers / sizeof *headers - 2;
+    if (rk_security_authorization() != NULL)
+        headers[count++] = header("authorization", rk_security_authorization(), STATIC | NGHTTP2_NV_FLAG_NO_INDEX);
     if (timeout_us != RK_NO_TIMEOUT) {
         rk_timeout_print(timeout_us, timeout);
-        headers[count].value = (uint8_t *)timeout;
-        headers[count].valuelen = strlen(timeout);
-        count++;
+        headers[count++] = header("grpc-timeout", timeout, NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_INDEX);
     }
     nghttp2_data_provider body = {.source.ptr = call, .read_callback = read_request};
     call->stream_id = nghttp2_submit_request(client->h2, NULL, headers, count, &body, call);
@@ -398,7 +396,7 @@ static enum rk_status lose(struct rk_grpc_client *client, struct rk_error *error
 {
     if (!client->gone) {
         client->gone = true;
-        rk_error_set(&client->why, RK_IO, "lost the connection to %s: %s", client->authority, why);
+        rk_error_set(&client->why, RK_IO, "lost the connection to %s: %s", client->target, why);
         for (struct call *call = client->calls, *next; call != NULL; call = next) {
             next = call->next;
             end_call(call, RK_GRPC_UNAVAILABLE, client->why.text);
@@ -436,7 +434,7 @@ static enum rk_status write_out(struct rk_grpc_client *client, struct rk_error *
         if (client->out_begin == client->out_end)
             return RK_OK;
         ssize_t written =
-            send(client->fd, client->out + client->out_begin, client->out_end - client->out_begin, MSG_NOSIGNAL);
+            rk_channel_send(&client->channel, client->out + client->out_begin, client->out_end - client->out_begin);
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -451,7 +449,7 @@ static enum rk_status read_in(struct rk_grpc_client *client, struct rk_error *er
 {
     uint8_t buffer[BUFFER_BYTES];
     for (;;) {
-        ssize_t bytes = recv(client->fd, buffer, sizeof buffer, 0);
+        ssize_t bytes = rk_channel_receive(&client->channel, buffer, sizeof buffer);
         if (bytes < 0 && errno == EINTR)
             continue;
         if (bytes < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -470,7 +468,7 @@ static enum rk_status read_in(struct rk_grpc_client *client, struct rk_error *er
 
 int rk_grpc_client_fd(const struct rk_grpc_client *client)
 {
-    return client->fd;
+    return client->channel.fd;
 }
 
 short rk_grpc_client_events(struct rk_grpc_client *client)
@@ -501,7 +499,7 @@ enum rk_status rk_grpc_client_wait(struct rk_grpc_client *client, uint64_t timeo
     uint64_t next_us = rk_grpc_client_expire(client);
     uint64_t wait_us = next_us < timeout_us ? next_us : timeout_us;
     struct timespec wait = {(time_t)(wait_us / 1000000), (long)(wait_us % 1000000 * 1000)};
-    struct pollfd ready = {.fd = client->fd, .events = rk_grpc_client_events(client)};
+    struct pollfd ready = {.fd = client->channel.fd, .events = rk_grpc_client_events(client)};
     if (ppoll(&ready, 1, wait_us > UINT32_MAX ? NULL : &wait, NULL) < 0 && errno != EINTR)
         return lose(client, error, strerror(errno));
     status = rk_grpc_client_step(client, error);

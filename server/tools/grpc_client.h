@@ -1,4 +1,4 @@
-/* A small gRPC client over one plain connection: unary calls, one at a time or many in flight, without threads.
+/* A small gRPC client over one connection (server/tools/channel.h says whether it is TLS): unary calls, one at a time or many in flight, without threads.
  * rankctl, the load generator and tests use it.
  *
  *   open -> start, start, ... -> wait (until done is called) ... -> close
@@ -27,7 +27,7 @@ struct rk_grpc_reply {
 /* The reply is valid until this returns. It may start further calls. */
 typedef void rk_grpc_done_fn(void *context, const struct rk_grpc_reply *reply);
 
-/* target: "host:port", "1.2.3.4:port" or "[::1]:port". RK_INVALID when it is none of these, RK_IO when nobody answers
+/* target: "host:port", "1.2.3.4:port", "[::1]:port" or "unix:/path". RK_INVALID when it is none of these, RK_IO when nobody answers
  * in time. */
 enum rk_status rk_grpc_client_open(const char *target, uint64_t timeout_us, struct rk_grpc_client **client,
                                    struct rk_error *error);

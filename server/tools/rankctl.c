@@ -59,6 +59,11 @@ int main(int argc, char **argv)
         rk_ctl_print_help(stdout, command);
         return RK_EXIT_OK;
     }
+    struct rk_error error = {0};
+    if (rk_security_set(&options.security, &error) != RK_OK) {
+        rk_ctl_fail(&error);
+        return RK_EXIT_USAGE;
+    }
     enum rk_exit result = command->run(&options);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "rankctl: cannot write to standard output\n");

@@ -8,6 +8,7 @@
 
 #include "quant/base/arena.h"
 #include "quant/base/status.h"
+#include "server/tools/channel.h"
 #include "server/tools/grpc_client.h"
 
 #define RK_PATH_RANK   "/rankd.v1.Ranking/Rank"
@@ -22,6 +23,7 @@ struct rk_ctl_options {
     uint64_t top, version, deadline_ms, connect_timeout_ms;
     uint64_t connections, in_flight, seconds, rate;
     bool json, empty, costs, help;
+    struct rk_security security;
 };
 
 enum rk_ctl_command_bit {

@@ -22,7 +22,16 @@ static const struct option {
     const char *help;
 } table[] = {
 #define FIELD(name) offsetof(struct rk_ctl_options, name)
-    {"target", TEXT, "HOST:PORT", RK_CTL_ALL, FIELD(target), 0, 0, "127.0.0.1:8470", "the server to talk to"},
+    {"target", TEXT, "HOST:PORT", RK_CTL_ALL, FIELD(target), 0, 0, "127.0.0.1:8470",
+     "the server to talk to; or unix:/PATH"},
+    {"tls", FLAG, NULL, RK_CTL_ALL, FIELD(security.tls), 0, 0, NULL, "talk TLS; the system's CAs vouch for the server"},
+    {"ca", TEXT, "FILE", RK_CTL_ALL, FIELD(security.ca), 0, 0, NULL, "talk TLS; the CAs in this PEM file do"},
+    {"cert", TEXT, "FILE", RK_CTL_ALL, FIELD(security.certificate), 0, 0, NULL, "the certificate to show, PEM"},
+    {"key", TEXT, "FILE", RK_CTL_ALL, FIELD(security.key), 0, 0, NULL, "its key, PEM"},
+    {"server-name", TEXT, "NAME", RK_CTL_ALL, FIELD(security.server_name), 0, 0, NULL,
+     "whom the server's certificate has to name; else the target's host"},
+    {"token-file", TEXT, "FILE", RK_CTL_ALL, FIELD(security.token_file), 0, 0, NULL,
+     "a file with the token to send: authorization: Bearer TOKEN"},
     {"connect-timeout-ms", NUMBER, "N", RK_CTL_ALL, FIELD(connect_timeout_ms), 1, 3600000, "5000",
      "how long to try to connect"},
     {"model", TEXT, "NAME", RK_CTL_RANK | RK_CTL_BENCH, FIELD(model), 0, 0, NULL, "the model that ranks"},

@@ -12,7 +12,7 @@ ROOT, BUILD, COMPILER = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sy
 del sys.argv[1:]
 ROOMS = ("quant", "proto", "embeddings", "model", "server")
 # What pkg-config says about the libraries that headers of ours may include.
-LIBRARIES = ("libevent_core", "libnghttp2", "libprotobuf-c", "jansson", "yaml-0.1", "libxxhash")
+LIBRARIES = ("libevent_core", "libnghttp2", "libprotobuf-c", "jansson", "yaml-0.1", "libxxhash", "openssl")
 
 
 def flags():

@@ -195,8 +195,13 @@ class RankdServer:
                 self.process.wait()
                 raise AssertionError(f"rankd was not ready after {self.ready_s:g} s:\n{self.log()[-8000:]}")
             time.sleep(0.005)
-        self.target = self.ready_file.read_text(encoding="ascii").strip()
-        self.port = int(self.target.rsplit(":", 1)[1])
+        # One address a line, in the order of the options; those that are not plaintext say so: "tls 127.0.0.1:8471".
+        self.targets = {}
+        for line in self.ready_file.read_text(encoding="ascii").splitlines():
+            kind, _, address = line.rpartition(" ")
+            self.targets.setdefault(kind, []).append(address)
+        self.target = next(iter(self.targets.values()))[0]
+        self.port = int(self.target.rsplit(":", 1)[1]) if not self.target.startswith("unix:") else None
         return self
 
     def log(self):

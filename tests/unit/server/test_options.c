@@ -137,36 +137,3 @@ Test(options, names_are_found_with_dashes_and_near_misses_are_suggested)
     cr_expect_str_eq(rk_option_suggest("max-bacth", 9), "did you mean 'max_batch'?");
     cr_expect_str_eq(rk_option_suggest("zebra", 5), "");
 }
-
-Test(options, addresses_are_split_or_refused_with_a_reason)
-{
-    static const struct {
-        const char *text, *host, *port, *wrong;
-    } cases[] = {
-        {"127.0.0.1:8470", "127.0.0.1", "8470", NULL},
-        {"[::1]:0", "::1", "0", NULL},
-        {"localhost:65535", "localhost", "65535", NULL},
-        {"127.0.0.1", NULL, NULL, "HOST:PORT"},
-        {":80", NULL, NULL, "HOST:PORT"},
-        {"[]:80", NULL, NULL, "HOST:PORT"},
-        {"::1:80", NULL, NULL, "brackets"},
-        {"a:65536", NULL, NULL, "0 to 65535"},
-        {"a:", NULL, NULL, "0 to 65535"},
-        {"a:http", NULL, NULL, "0 to 65535"},
-        {"a:-1", NULL, NULL, "0 to 65535"},
-        {"", NULL, NULL, "HOST:PORT"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char host[64] = "", port[8] = "";
-        struct rk_error error = {0};
-        enum rk_status status = rk_address_split(cases[i].text, host, sizeof host, port, sizeof port, &error);
-        if (cases[i].wrong == NULL) {
-            cr_expect_eq(status, RK_OK, "'%s' is refused: %s", cases[i].text, error.text);
-            cr_expect_str_eq(host, cases[i].host);
-            cr_expect_str_eq(port, cases[i].port);
-        } else {
-            cr_expect_eq(status, RK_INVALID, "'%s' is taken", cases[i].text);
-            cr_expect(strstr(error.text, cases[i].wrong) != NULL, "'%s': %s", cases[i].text, error.text);
-        }
-    }
-}

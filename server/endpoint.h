@@ -1,0 +1,32 @@
+/* Where clients come in, and who has come in there. */
+#ifndef RANKD_SERVER_ENDPOINT_H
+#define RANKD_SERVER_ENDPOINT_H
+
+#include <stdint.h>
+
+struct rk_tls;
+
+/* What the sockets of a listener have in common. */
+struct rk_endpoint {
+    struct rk_tls *tls; /* NULL: plaintext */
+};
+
+#define RK_PEER_ADDRESS_BYTES 64
+
+/* An accepted socket on its way to an event loop. */
+struct rk_accepted {
+    int fd;
+    uint32_t peer_slot; /* in server/peers.h */
+    const struct rk_endpoint *endpoint;
+    char address[RK_PEER_ADDRESS_BYTES]; /* "10.1.2.3:40123", "[2001:db8::1]:40123", "unix:uid=1000" */
+};
+
+/* Who is at the other end of a connection. */
+struct rk_peer {
+    const struct rk_endpoint *endpoint;
+    char address[RK_PEER_ADDRESS_BYTES];
+    const char *const *names; /* of its verified certificate; NULL: it showed none */
+    uint32_t num_names;
+};
+
+#endif

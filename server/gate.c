@@ -1,0 +1,75 @@
+/* Opens it from the options. Main's thread. */
+#include "server/gate.h"
+
+#include <stdio.h>
+
+#include "server/log.h"
+
+enum rk_status rk_gate_check(const struct rk_options *options, struct rk_error *error)
+{
+    const bool has_certificate = options->tls_certificate[0] != '\0', has_key = options->tls_key[0] != '\0';
+    if (options->listen_tls[0] != '\0' && !(has_certificate && has_key))
+        return rk_error_set(
+            error, RK_INVALID,
+            "listen_tls is '%.100s', but %s is not set; TLS needs tls_certificate and tls_key, PEM files",
+            options->listen_tls, has_certificate ? "tls_key" : "tls_certificate");
+    if (options->listen_tls[0] == '\0' && (has_certificate || has_key))
+        return rk_error_set(error, RK_INVALID,
+                            "%s is set, but listen_tls is not, so nothing would be served over TLS; set listen_tls: "
+                            "HOST:PORT",
+                            has_certificate ? "tls_certificate" : "tls_key");
+    if (options->tls_client_ca[0] != '\0' && !has_certificate)
+        return rk_error_set(error, RK_INVALID,
+                            "tls_client_ca is set, but there is no TLS; set listen_tls, "
+                            "tls_certificate and tls_key");
+    if (options->tls_client_crl[0] != '\0' && options->tls_client_ca[0] == '\0')
+        return rk_error_set(
+            error, RK_INVALID,
+            "tls_client_crl is set, but tls_client_ca is not: no client is asked for a certificate that "
+            "could be revoked");
+    return RK_OK;
+}
+
+enum rk_status rk_gate_open(const struct rk_options *options, struct rk_gate *gate, struct rk_error *error)
+{
+    *gate = (struct rk_gate){0};
+    enum rk_status status = rk_gate_check(options, error);
+    const struct rk_tls_config tls = {.certificate = options->tls_certificate,
+                                      .key = options->tls_key,
+                                      .client_ca = options->tls_client_ca,
+                                      .client_crl = options->tls_client_crl,
+                                      .client_may_be_unknown = options->tls_client_certificates != 0,
+                                      .only_1_3 = options->tls_min_version != 0};
+    if (status == RK_OK && options->listen_tls[0] != '\0')
+        status = rk_tls_create(&tls, &gate->tls, error);
+    if (status != RK_OK)
+        rk_gate_close(gate);
+    return status;
+}
+
+void rk_gate_close(struct rk_gate *gate)
+{
+    rk_tls_destroy(gate->tls);
+    *gate = (struct rk_gate){0};
+}
+
+void rk_gate_reload(struct rk_gate *gate)
+{
+    struct rk_error error = {0};
+    char text[400];
+    if (gate->tls == NULL)
+        rk_log(RK_LOG_INFO, "SIGHUP: there are no certificates to read again");
+    if (gate->tls != NULL && rk_tls_reload(gate->tls, &error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "SIGHUP: the certificates stay as they were: %s", error.text);
+    } else if (gate->tls != NULL) {
+        rk_tls_describe(gate->tls, text, sizeof text);
+        rk_log(RK_LOG_INFO, "SIGHUP: new connections get the %s", text);
+    }
+}
+
+void rk_gate_describe(const struct rk_gate *gate, char *text, size_t capacity)
+{
+    int end = snprintf(text, capacity, "%s", gate->tls != NULL ? "tls: " : "");
+    if (gate->tls != NULL)
+        rk_tls_describe(gate->tls, text + end, capacity - (size_t)end);
+}
