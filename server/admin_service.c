@@ -72,6 +72,8 @@ static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusRespon
         response->requests += rk_counter_read(&counters->requests);
         response->request_errors += rk_counter_read(&counters->request_errors);
         add_batches(rk_express_counters_of(daemon->loops[i].express), response);
+        if (daemon->loops[i].services.access_log != NULL)
+            response->access_log_lost += rk_counter_read(&daemon->loops[i].services.access_log->lost);
     }
     for (uint32_t i = 0; i < daemon->num_workers; i++)
         add_batches(rk_worker_counters_of(daemon->workers[i]), response);

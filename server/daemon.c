@@ -125,8 +125,8 @@ static enum rk_status start_loops(struct rk_daemon *daemon, struct rk_error *err
         status = create_loop(daemon, &daemon->loops[i], error);
     }
     if (status == RK_OK)
-        status = rk_listeners_attach(&daemon->listeners, daemon->loops[0].loop->base, hand_over, find_room, daemon,
-                                     error);
+        status =
+            rk_listeners_attach(&daemon->listeners, daemon->loops[0].loop->base, hand_over, find_room, daemon, error);
     for (uint32_t i = count; status == RK_OK && i-- > 0;) /* the listeners' last: it hands sockets to the others */
         status = rk_loop_start(daemon->loops[i].loop, daemon->loops[i].services.methods,
                                daemon->loops[i].services.num_methods, error);
@@ -148,9 +148,14 @@ enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_gate 
     *registry = (struct rk_registry){0};
     daemon->started_us = rk_clock_us();
     daemon->close_listeners.deliver = deliver_close_listeners;
+    daemon->access_log = (struct rk_access_log_config){.sink.fd = -1,
+                                                       .sample = options->access_log_sample,
+                                                       .slow_us = options->access_log_slow_ms * 1000u};
     daemon->left_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     enum rk_status status =
         daemon->left_fd >= 0 ? RK_OK : rk_error_set(error, RK_IO, "failed to create an eventfd: %m");
+    if (status == RK_OK && options->access_log[0] != '\0')
+        status = rk_line_sink_open(&daemon->access_log.sink, options->access_log, error);
     if (status == RK_OK)
         status = start_workers(daemon, error);
     if (status == RK_OK)
@@ -206,6 +211,7 @@ void rk_daemon_destroy(struct rk_daemon *daemon)
     rk_registry_close(&daemon->registry);
     free(daemon->workers);
     free(daemon->loops);
+    rk_line_sink_close(&daemon->access_log.sink);
     if (daemon->left_fd >= 0)
         close(daemon->left_fd);
     free(daemon);

@@ -40,6 +40,7 @@ struct rk_daemon {
     struct rk_peers *peers;
     struct rk_mail close_listeners;
     struct rk_scrub *scrub;
+    struct rk_access_log_config access_log; /* its sink's fd is -1: there is none */
     uint64_t started_us;
     atomic_bool draining;
     int left_fd; /* an eventfd that counts the loops that have left */

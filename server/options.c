@@ -71,6 +71,11 @@ static const struct rk_option table[] = {
     NUMBER(shard_capacity_mib, "MiB", 0, 17592186044415, "0", "the most rows on a shard, all models together; a table may lie on several; 0: no limit"),
     NUMBER(scrub_interval_s, "s", 0, 604800, "60", "pause between background checks of what is served; 0: never"),
     NUMBER(scrub_rate_mib_s, "MiB/s", 1, 65536, "64", "how fast that check reads"),
+    NUMBER(max_stream_requests, "requests", 1, 65536, "64", "in work at a time of one RankStream call; more are left unread"),
+    TEXT(predictor_model, "name", "", "the model that TorchRec's Predict asks; not needed where one model is served"),
+    TEXT(access_log, "stderr|FILE", "", "write a JSON line for each call that has ended; a file is appended to"),
+    NUMBER(access_log_sample, "calls", 1, 1000000000, "1", "one call in so many has its line in the access log"),
+    NUMBER(access_log_slow_ms, "ms", 0, 86400000, "100", "calls that took so long have their line always"),
     CHOICE(log_level, log_levels, "info", "the least important lines to log"),
 };
 /* clang-format on */

@@ -36,6 +36,10 @@ struct rk_options {
     uint64_t shards;             /* 0: one per NUMA node */
     uint64_t shard_capacity_mib; /* 0: no limit */
     uint64_t scrub_interval_s, scrub_rate_mib_s;
+    char predictor_model[RK_OPTION_TEXT_BYTES];
+    uint64_t max_stream_requests;
+    char access_log[RK_OPTION_TEXT_BYTES];
+    uint64_t access_log_sample, access_log_slow_ms;
     uint64_t log_level; /* enum rk_log_level */
 };
 

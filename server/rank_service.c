@@ -289,6 +289,8 @@ struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *
     enum rk_status status = decode(entry, job, bytes, length, &refusal->error);
     if (status == RK_OK)
         status = fill(service, job, job->details, &refusal->error);
+    if (job->model != NULL)
+        rk_call_note(call, job->model->name, job->request.num_candidates);
     if (status == RK_OK)
         status = start_cost(job, &refusal->error);
     if (job->request.out_of_range_ids > 0) /* refused or not */

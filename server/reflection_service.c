@@ -143,7 +143,15 @@ static void message(void *argument, struct rk_call *call, const uint8_t *bytes, 
     enum rk_status status = handle(service, call, bytes, length, &error);
     if (status != RK_OK)
         rk_call_finish(call, rk_grpc_status_of(status), error.text[0] != '\0' ? error.text : NULL);
+    else if (rk_call_queued_bytes(call) >= RK_CALL_OUTPUT_MARK)
+        rk_call_pause(call); /* a question is much shorter than its answer */
     rk_arena_reset(&service->arena, ARENA_KEEP_BYTES);
+}
+
+static void writable(void *argument, struct rk_call *call)
+{
+    (void)argument;
+    rk_call_resume(call);
 }
 
 static void half_close(void *argument, struct rk_call *call)
@@ -169,6 +177,7 @@ void rk_reflection_service_methods(struct rk_reflection_service *service, struct
                                         .kind = RK_METHOD_BIDI,
                                         .message = message,
                                         .half_close = half_close,
+                                        .writable = writable,
                                         .leaving = leaving,
                                         .service = service};
 }

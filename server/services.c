@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "server/daemon.h"
+#include "server/predictor_protocol.h"
 
 #define ARENA_CHUNK_BYTES 4096
 
@@ -87,6 +88,34 @@ static size_t add_inference(struct rk_services *services, const struct rk_daemon
     return RK_INFERENCE_METHODS + 1;
 }
 
+static size_t add_rank(struct rk_services *services, const struct rk_options *options, struct rk_method *methods)
+{
+    services->stream = (struct rk_rank_stream_service){.entry.service = &services->rank,
+                                                       .max_in_work = (uint32_t)options->max_stream_requests};
+    services->predict_entry = (struct rk_rank_entry){.service = &services->rank,
+                                                     .protocol = &rk_predictor_protocol,
+                                                     .context = (void *)options->predictor_model}; /* only read */
+    methods[0] = rk_rank_entry_method(&services->rank_entry, "/rankd.v1.Ranking/Rank");
+    methods[1] = rk_rank_stream_method(&services->stream);
+    methods[2] = rk_rank_entry_method(&services->predict_entry, "/predictor.Predictor/Predict");
+    return 3;
+}
+
+/* Tells the loop's sessions to write down each call. */
+static enum rk_status add_access_log(struct rk_services *services, const struct rk_access_log_config *config,
+                                     struct rk_loop *loop, struct rk_error *error)
+{
+    if (config->sink.fd < 0)
+        return RK_OK;
+    services->access_log = calloc(1, sizeof *services->access_log);
+    if (services->access_log == NULL)
+        return rk_error_set(error, RK_NO_MEMORY, "failed to make an event loop: out of memory");
+    services->access_log->config = config;
+    loop->grpc.finished = rk_access_log_finished;
+    loop->grpc.access_log = services->access_log;
+    return RK_OK;
+}
+
 enum rk_status rk_services_init(struct rk_services *services, const struct rk_daemon *daemon, struct rk_loop *loop,
                                 struct rk_express *express, struct rk_model_counters *models, struct rk_error *error)
 {
@@ -98,7 +127,7 @@ enum rk_status rk_services_init(struct rk_services *services, const struct rk_da
 
     init_rank(services, daemon, loop, express, models);
     size_t count = 0;
-    methods[count++] = rk_rank_entry_method(&services->rank_entry, "/rankd.v1.Ranking/Rank");
+    count += add_rank(services, &daemon->options, methods + count);
     count += add_health(services, &serving, loop->pool, methods + count);
     count += add_inference(services, daemon, &serving, stats, methods + count);
     count += add_reflection(services, methods + count);
@@ -106,7 +135,7 @@ enum rk_status rk_services_init(struct rk_services *services, const struct rk_da
     assert(count <= RK_MAX_METHODS);
     services->num_methods = count;
     name_services(services);
-    return RK_OK;
+    return add_access_log(services, &daemon->access_log, loop, error);
 }
 
 void rk_services_deinit(struct rk_services *services)
@@ -115,10 +144,15 @@ void rk_services_deinit(struct rk_services *services)
     rk_arena_deinit(&services->admin.arena);
     rk_arena_deinit(&services->reflection.arena);
     rk_arena_deinit(&services->inference.arena);
+    if (services->access_log != NULL)
+        rk_access_log_flush(services->access_log);
+    free(services->access_log);
     free(services->inference.stats);
 }
 
 void rk_services_turn(struct rk_services *services)
 {
     rk_health_service_turn(&services->health);
+    if (services->access_log != NULL)
+        rk_access_log_flush(services->access_log);
 }

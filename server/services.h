@@ -4,10 +4,12 @@
 
 #include <stddef.h>
 
+#include "server/access_log.h"
 #include "server/admin_service.h"
 #include "server/health_service.h"
 #include "server/inference_service.h"
 #include "server/rank_service.h"
+#include "server/rank_stream.h"
 #include "server/reflection_service.h"
 
 #define RK_MAX_METHODS        32
@@ -18,11 +20,13 @@ struct rk_daemon;
 
 struct rk_services {
     struct rk_rank_service rank;
-    struct rk_rank_entry rank_entry, infer_entry;
+    struct rk_rank_entry rank_entry, infer_entry, predict_entry;
+    struct rk_rank_stream_service stream;
     struct rk_inference_service inference;
     struct rk_health_service health;
     struct rk_reflection_service reflection;
     struct rk_admin_service admin;
+    struct rk_access_log *access_log; /* NULL: there is none */
     struct rk_method methods[RK_MAX_METHODS];
     size_t num_methods;
     const char *names[RK_MAX_SERVICES]; /* "rankd.v1.Ranking": of the services, each once */

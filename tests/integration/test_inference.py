@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The Open Inference Protocol: what KServe's and Triton's clients send, and scores that are those of Rank."""
 
+import json
 import random
 import unittest
 
@@ -8,8 +9,8 @@ import grpc
 import numpy
 
 from rankd_fixture import RankdServer, TIME_SCALE, expected_of, main, rank_request, reference_models, repository_of, requests_of, seed
+from row_requests import bags, features_of, tiled
 import inference_pb2 as pb
-import json
 
 CODE = grpc.StatusCode
 SECONDS = 20 * TIME_SCALE
@@ -19,22 +20,6 @@ TYPES = {"FP32": (numpy.float32, "fp32_contents"), "INT32": (numpy.int32, "int_c
 def call(server, method, request):
     response = getattr(pb, f"{method}Response")
     return server.channel.unary_unary(f"/inference.GRPCInferenceService/{method}", request.SerializeToString, response.FromString)(request, timeout=SECONDS)
-
-
-def features_of(model):
-    return json.loads((reference_models()[model] / "config.json").read_text())["features"]
-
-
-def bags(features, rows):
-    """lengths [features][rows], ids and weights in the order of the bags; weights are given for all ids."""
-    lengths, ids, weights = [], [], []
-    for feature in features:
-        for row in rows:
-            bag = row["ids"][feature["name"]]
-            lengths.append(len(bag))
-            ids += bag
-            weights += row.get("weights", {}).get(feature["name"], [9.0] * len(bag))
-    return lengths, ids, weights
 
 
 def tensors(model, request, apart=False, index_type="INT64", length_type="INT64"):
@@ -58,9 +43,8 @@ def tensors(model, request, apart=False, index_type="INT64", length_type="INT64"
     if apart:
         return (make("context_", sides["context"], [context], [context.get("dense", [])])
                 + make("", sides["candidate"], candidates, [row.get("dense", []) for row in candidates]))
-    rows = [{"ids": {**context.get("ids", {}), **row.get("ids", {})}, "weights": {**context.get("weights", {}), **row.get("weights", {})}}
-            for row in candidates]
-    return make("", features, rows, [context.get("dense", []) + row.get("dense", []) for row in candidates])
+    rows = tiled(request)
+    return make("", features, rows, [row["dense"] for row in rows])
 
 
 def infer_request(model, inputs, raw=True, **fields):
