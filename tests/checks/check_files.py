@@ -47,7 +47,7 @@ class TestFiles(unittest.TestCase):
 
     def test_no_file_holds_two_jobs(self):
         long = [f"{name}: {text.count(chr(10))} lines; split it (at most {MAX_LINES})" for name, text in TEXTS
-                if name.endswith((".c", ".h", ".py")) and text.count("\n") > MAX_LINES]
+                if name.endswith((".c", ".cc", ".h", ".py")) and text.count("\n") > MAX_LINES]
         self.assertFalse(long, "\n" + "\n".join(long))
 
     def test_no_notes_to_self_are_left(self):
@@ -62,13 +62,13 @@ class TestFiles(unittest.TestCase):
         self.assertFalse(found, "\n" + "\n".join(found))
 
     def test_no_trailing_blanks_tabs_or_endless_lines(self):
-        wrong = [f"{name}:{number}: {line[:60]!r}" for name, text in TEXTS if name.endswith((".c", ".h", ".py", ".proto", "meson.build"))
+        wrong = [f"{name}:{number}: {line[:60]!r}" for name, text in TEXTS if name.endswith((".c", ".cc", ".h", ".py", ".proto", "meson.build"))
                  for number, line in enumerate(text.split("\n"), 1)
                  if line != line.rstrip() or "\t" in line or len(line) > MAX_COLUMNS]
         self.assertFalse(wrong, "\n" + "\n".join(wrong))
 
     def test_every_source_file_says_first_what_it_is_for(self):
-        silent = [name for name, text in TEXTS if name.endswith((".c", ".h")) and not text.startswith(("/*", "//"))]
+        silent = [name for name, text in TEXTS if name.endswith((".c", ".cc", ".h")) and not text.startswith(("/*", "//"))]
         self.assertFalse(silent, "\n" + "\n".join(silent))
 
     def test_packages_are_listed_once_with_a_reason(self):

@@ -64,7 +64,7 @@ class TestClients(unittest.TestCase):
 
     @needs("nghttp")
     def test_nghttp(self):
-        result = execute("nghttp", "-v", "--no-verify-peer", "-H", "content-type: application/grpc", "-H", "te: trailers", "-H", ":method: POST", "-d", self.empty,
+        result = execute("nghttp", "-v", "-H", "content-type: application/grpc", "-H", "te: trailers", "-H", ":method: POST", "-d", self.empty,
                          self.url(CHECK))
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn(b"grpc-status: 0", result.stdout)
