@@ -72,6 +72,13 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     enum rk_status status = rk_loop_create(&config, &entry->loop, error);
     if (status != RK_OK)
         return status;
+    status = rk_access_view_create(daemon->gate->access, &entry->access, error);
+    if (status != RK_OK)
+        return status;
+    if (daemon->gate->access != NULL || options->listen_admin[0] != '\0') {
+        entry->loop->grpc.authorize = rk_access_authorize;
+        entry->loop->grpc.access = entry->access;
+    }
     status = rk_express_create(&daemon->registry, compute->capabilities->in_place ? options->in_place_us : 0,
                                &entry->express, error);
     if (status != RK_OK)
@@ -183,6 +190,7 @@ void rk_daemon_drain(struct rk_daemon *daemon)
 static void free_loop(struct rk_daemon_loop *entry)
 {
     rk_loop_destroy(entry->loop);
+    rk_access_view_destroy(entry->access);
     rk_express_destroy(entry->express);
     rk_services_deinit(&entry->services);
     free(entry->models);

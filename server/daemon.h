@@ -21,6 +21,7 @@
 /* An event loop and the services that run on it. */
 struct rk_daemon_loop {
     struct rk_loop *loop;
+    struct rk_access_view *access;
     struct rk_express *express;
     struct rk_model_counters *models; /* [registry.num_models] */
     struct rk_services services;

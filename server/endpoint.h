@@ -2,6 +2,7 @@
 #ifndef RANKD_SERVER_ENDPOINT_H
 #define RANKD_SERVER_ENDPOINT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct rk_tls;
@@ -9,6 +10,7 @@ struct rk_tls;
 /* What the sockets of a listener have in common. */
 struct rk_endpoint {
     struct rk_tls *tls; /* NULL: plaintext */
+    bool admin;         /* admin calls may come in here */
 };
 
 #define RK_PEER_ADDRESS_BYTES 64

@@ -1,4 +1,4 @@
-/* Opens it from the options. Main's thread. */
+/* Opens both from the options. Main's thread. */
 #include "server/gate.h"
 
 #include <stdio.h>
@@ -42,6 +42,8 @@ enum rk_status rk_gate_open(const struct rk_options *options, struct rk_gate *ga
                                       .only_1_3 = options->tls_min_version != 0};
     if (status == RK_OK && options->listen_tls[0] != '\0')
         status = rk_tls_create(&tls, &gate->tls, error);
+    if (status == RK_OK && options->access_file[0] != '\0')
+        status = rk_access_create(options->access_file, options->tls_client_ca[0] != '\0', &gate->access, error);
     if (status != RK_OK)
         rk_gate_close(gate);
     return status;
@@ -50,6 +52,7 @@ enum rk_status rk_gate_open(const struct rk_options *options, struct rk_gate *ga
 void rk_gate_close(struct rk_gate *gate)
 {
     rk_tls_destroy(gate->tls);
+    rk_access_destroy(gate->access);
     *gate = (struct rk_gate){0};
 }
 
@@ -57,19 +60,33 @@ void rk_gate_reload(struct rk_gate *gate)
 {
     struct rk_error error = {0};
     char text[400];
-    if (gate->tls == NULL)
-        rk_log(RK_LOG_INFO, "SIGHUP: there are no certificates to read again");
+    if (gate->tls == NULL && gate->access == NULL)
+        rk_log(RK_LOG_INFO, "SIGHUP: there are no certificates and no access rules to read again");
     if (gate->tls != NULL && rk_tls_reload(gate->tls, &error) != RK_OK) {
         rk_log(RK_LOG_ERROR, "SIGHUP: the certificates stay as they were: %s", error.text);
     } else if (gate->tls != NULL) {
         rk_tls_describe(gate->tls, text, sizeof text);
         rk_log(RK_LOG_INFO, "SIGHUP: new connections get the %s", text);
     }
+    error = (struct rk_error){0};
+    if (gate->access != NULL && rk_access_reload(gate->access, &error) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "SIGHUP: the access rules stay as they were: %s", error.text);
+    } else if (gate->access != NULL) {
+        rk_access_describe(gate->access, text, sizeof text);
+        rk_log(RK_LOG_INFO, "SIGHUP: calls are judged by new %s", text);
+    }
 }
 
-void rk_gate_describe(const struct rk_gate *gate, char *text, size_t capacity)
+void rk_gate_describe(const struct rk_gate *gate, const char *between, char *text, size_t capacity)
 {
-    int end = snprintf(text, capacity, "%s", gate->tls != NULL ? "tls: " : "");
-    if (gate->tls != NULL)
-        rk_tls_describe(gate->tls, text + end, capacity - (size_t)end);
+    int end = 0;
+    text[0] = '\0';
+    if (gate->tls != NULL) {
+        end = snprintf(text, capacity, "tls: ");
+        end += rk_tls_describe(gate->tls, text + end, capacity - (size_t)end);
+    }
+    if (gate->access == NULL || (size_t)end + 64 > capacity)
+        return;
+    end += snprintf(text + end, capacity - (size_t)end, "%saccess: ", end > 0 ? between : "");
+    rk_access_describe(gate->access, text + end, capacity - (size_t)end);
 }

@@ -1,4 +1,4 @@
-/* Two options hold lists of addresses, one row each below: what is common to those who come in there. */
+/* Three options hold lists of addresses, one row each below: what is common to those who come in there. */
 #include "server/listeners.h"
 
 #include <stddef.h>
@@ -13,6 +13,7 @@ static const struct {
 } table[] = {
     {"listen", "", offsetof(struct rk_options, listen), offsetof(struct rk_listeners, plain)},
     {"listen_tls", "tls ", offsetof(struct rk_options, listen_tls), offsetof(struct rk_listeners, tls)},
+    {"listen_admin", "admin ", offsetof(struct rk_options, listen_admin), offsetof(struct rk_listeners, admin)},
 };
 #define TABLE_SIZE (sizeof table / sizeof table[0])
 
@@ -33,8 +34,8 @@ enum rk_status rk_listeners_check(const struct rk_options *options, struct rk_er
         }
     }
     if (count > RK_MAX_LISTENERS)
-        return rk_error_set(error, RK_INVALID, "listen and listen_tls have %u addresses; at most %d", count,
-                            RK_MAX_LISTENERS);
+        return rk_error_set(error, RK_INVALID, "listen, listen_tls and listen_admin have %u addresses; at most %d",
+                            count, RK_MAX_LISTENERS);
     if (options->listen[0] == '\0' && options->listen_tls[0] == '\0')
         return rk_error_set(error, RK_INVALID, "listen and listen_tls are both empty; one of them takes HOST:PORT");
     return RK_OK;
@@ -43,7 +44,9 @@ enum rk_status rk_listeners_check(const struct rk_options *options, struct rk_er
 enum rk_status rk_listeners_open(const struct rk_options *options, struct rk_tls *tls, struct rk_listeners *listeners,
                                  struct rk_error *error)
 {
-    *listeners = (struct rk_listeners){.tls.tls = tls};
+    *listeners = (struct rk_listeners){.tls.tls = tls, .admin.admin = true};
+    if (options->listen_admin[0] == '\0') /* no door of their own: operators come in with everybody */
+        listeners->plain.admin = listeners->tls.admin = true;
     enum rk_status status = rk_listeners_check(options, error);
     for (size_t row = 0; status == RK_OK && row < TABLE_SIZE; row++) {
         const struct rk_endpoint *endpoint =

@@ -1,4 +1,4 @@
-/* All addresses that a server listens on: plaintext and TLS. */
+/* All addresses that a server listens on: plaintext, TLS, and the operator's own. */
 #ifndef RANKD_SERVER_LISTENERS_H
 #define RANKD_SERVER_LISTENERS_H
 
@@ -8,9 +8,9 @@
 #define RK_MAX_LISTENERS 16
 
 struct rk_listeners {
-    struct rk_endpoint plain, tls;
+    struct rk_endpoint plain, tls, admin;
     uint32_t count;
-    const char *kinds[RK_MAX_LISTENERS]; /* "", "tls " */
+    const char *kinds[RK_MAX_LISTENERS]; /* "", "tls ", "admin " */
     struct rk_listener *listeners[RK_MAX_LISTENERS];
 };
 

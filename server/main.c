@@ -126,7 +126,7 @@ static void announce(const struct rk_daemon *daemon)
     char models[1024];
     rk_registry_list(&daemon->registry, models, sizeof models);
     char text[4096];
-    rk_gate_describe(daemon->gate, text, sizeof text);
+    rk_gate_describe(daemon->gate, "; ", text, sizeof text);
     if (text[0] != '\0')
         rk_log(RK_LOG_INFO, "%s", text);
     rk_listeners_print(&daemon->listeners, ", ", text, sizeof text);
@@ -188,7 +188,7 @@ static int run(const struct rk_command_line *line, struct rk_gate *gate, struct 
     if (line->check)
         rk_registry_print(&registry, stdout);
     char who[1024];
-    rk_gate_describe(gate, who, sizeof who);
+    rk_gate_describe(gate, "\n", who, sizeof who);
     if (line->check && who[0] != '\0')
         printf("%s\n", who);
     if (line->check && status == RK_OK)

@@ -13,9 +13,10 @@
 
 struct rk_options {
     char model_repository[RK_OPTION_TEXT_BYTES];
-    char listen[RK_OPTION_TEXT_BYTES], listen_tls[RK_OPTION_TEXT_BYTES];
+    char listen[RK_OPTION_TEXT_BYTES], listen_tls[RK_OPTION_TEXT_BYTES], listen_admin[RK_OPTION_TEXT_BYTES];
     char tls_certificate[RK_OPTION_TEXT_BYTES], tls_key[RK_OPTION_TEXT_BYTES];
     char tls_client_ca[RK_OPTION_TEXT_BYTES], tls_client_crl[RK_OPTION_TEXT_BYTES];
+    char access_file[RK_OPTION_TEXT_BYTES];
     uint64_t tls_client_certificates; /* 0: required, 1: optional */
     uint64_t tls_min_version;         /* 0: 1.2, 1: 1.3 */
     char ready_file[RK_OPTION_TEXT_BYTES];

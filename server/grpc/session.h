@@ -6,7 +6,7 @@
  * bytes
  *
  * The session knows messages, not requests: unary, server-streaming and bidirectional methods are the same callbacks
- * with different rules on how many messages may pass. TLS would sit below (bytes), limits beside (rk_grpc_limits). */
+ * with different rules on how many messages may pass. TLS sits below (bytes), limits beside (rk_grpc_limits). */
 #ifndef RANKD_SERVER_GRPC_SESSION_H
 #define RANKD_SERVER_GRPC_SESSION_H
 
