@@ -66,6 +66,7 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
                                     .left_fd = daemon->left_fd};
     config.limits.max_streams = (uint32_t)options->max_streams;
     config.limits.max_message_bytes = options->max_message_bytes;
+    config.limits.min_compressed_bytes = options->min_compressed_bytes;
     entry->models = calloc(daemon->registry.num_models, sizeof *entry->models);
     if (entry->models == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "failed to make an event loop: out of memory");

@@ -29,7 +29,7 @@ struct rk_options {
     uint64_t max_batch;
     uint64_t max_queued_requests; /* per model and priority */
     uint64_t retry_pushback_ms;
-    uint64_t max_candidates, max_ids, max_message_bytes;
+    uint64_t max_candidates, max_ids, max_message_bytes, min_compressed_bytes;
     uint64_t max_connections, max_connections_per_peer, max_streams;
     uint64_t handshake_timeout_s, idle_timeout_s, drain_timeout_s;
     uint64_t row_memory;         /* enum rk_row_memory */

@@ -1,5 +1,5 @@
 /* Inside the protocol layer: a call, from its first header until its stream is closed. session.c tells it what arrives,
- * call.c answers.
+ * call.c checks it and calls the method, call_output.c answers.
  *
  *   opened --headers--> known to its method --messages--> answered --trailers sent--> closed
  *
@@ -14,13 +14,13 @@
 #include "server/grpc/headers.h"
 #include "server/grpc/session.h"
 
+#define RK_MAX_EXTRA_HEADERS  4
 #define RK_MAX_EXTRA_TRAILERS 4
 
 struct rk_outgoing; /* a message that waits for the peer's window */
+struct rk_extra_header;
 
-struct rk_trailer {
-    char *name, *value; /* one pool block: name, NUL, value, NUL */
-};
+enum rk_compression { RK_COMPRESSION_BY_SIZE, RK_COMPRESSION_ON, RK_COMPRESSION_OFF };
 
 struct rk_call {
     struct rk_grpc_session *session;
@@ -53,8 +53,9 @@ struct rk_call {
     enum rk_grpc_status status;
     char *message; /* percent-encoded, pool block, or NULL */
     size_t message_bytes;
-    struct rk_trailer trailers[RK_MAX_EXTRA_TRAILERS];
-    uint32_t num_trailers;
+    struct rk_extra_header *extra_headers, *trailers;
+    enum rk_compression compression; /* of the messages that follow */
+    bool may_compress;               /* the response's headers said gzip */
 };
 
 /* NULL when there is no memory. Adds it to the session. */
@@ -86,6 +87,16 @@ bool rk_call_take(struct rk_call *call, const uint8_t *bytes, size_t length);
 void rk_call_drop_held(struct rk_call *call);
 /* Tells the methods of calls whose output has fallen below the mark. */
 void rk_call_tell_writable(struct rk_grpc_session *session);
+
+/* ---- server/grpc/call_output.c ---- */
+
+/* The end of the answer: trailers after the messages that wait, or trailers alone. `ended` is set already. */
+void rk_call_submit_status(struct rk_call *call, enum rk_grpc_status status, const char *message, bool names_encodings);
+/* The whole answer to what is not gRPC. */
+void rk_call_submit_http_status(struct rk_call *call, const char *http_status);
+void rk_call_drop_output(struct rk_call *call);
+
+/* ---- server/grpc/call.c ---- */
 
 /* Tells the method `leaving`, if the call has one and has not ended. */
 void rk_call_leaving(struct rk_call *call);

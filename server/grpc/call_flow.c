@@ -94,7 +94,7 @@ void rk_call_resume(struct rk_call *call)
     }
     if (!give_window(call))
         rk_grpc_session_kill(call->session);
-    else if (call->half_closed && !call->ended)
+    else if (call->half_closed && !call->ended && !call->paused)
         rk_call_end_input(call);
 }
 

@@ -21,7 +21,7 @@ static enum rk_deframed check_prefix(struct rk_deframer *deframer, uint64_t max_
     deframer->arrived = 0;
     if (prefix[0] > 1)
         return RK_DEFRAMED_BAD_FLAG;
-    if (prefix[0] == 1)
+    if (prefix[0] == 1 && !deframer->takes_compressed)
         return RK_DEFRAMED_COMPRESSED;
     if (deframer->length > max_message_bytes)
         return RK_DEFRAMED_TOO_LONG;
@@ -80,7 +80,12 @@ void rk_deframer_next(struct rk_deframer *deframer, struct rk_pool *pool, uint64
 {
     rk_pool_free(pool, deframer->message);
     *budget += deframer->capacity;
-    *deframer = (struct rk_deframer){0};
+    *deframer = (struct rk_deframer){.takes_compressed = deframer->takes_compressed};
+}
+
+bool rk_deframer_is_compressed(const struct rk_deframer *deframer)
+{
+    return deframer->prefix[0] == 1;
 }
 
 bool rk_deframer_at_boundary(const struct rk_deframer *deframer)

@@ -17,12 +17,13 @@ struct rk_deframer {
     uint8_t *message;
     size_t capacity;
     uint32_t length, arrived; /* of the message, once the prefix is complete */
+    bool takes_compressed;    /* the owner's: the stream has an encoding, so the flag may be 1 */
 };
 
 enum rk_deframed {
     RK_DEFRAMED_MORE,       /* all input was taken and no message is whole yet */
     RK_DEFRAMED_MESSAGE,    /* message[0 .. length) is whole; call rk_deframer_next before feeding on */
-    RK_DEFRAMED_COMPRESSED, /* the flag is 1 */
+    RK_DEFRAMED_COMPRESSED, /* the flag is 1, and the stream has no encoding */
     RK_DEFRAMED_BAD_FLAG,   /* the flag, prefix[0], is neither 0 nor 1 */
     RK_DEFRAMED_TOO_LONG,   /* `length` is over max_message_bytes */
     RK_DEFRAMED_TOO_MUCH,   /* *budget, what all streams may hold together, is used up */
@@ -36,6 +37,9 @@ enum rk_deframed rk_deframer_feed(struct rk_deframer *deframer, struct rk_pool *
 
 /* Gives the message's memory back and waits for the next prefix; also ends a deframer. */
 void rk_deframer_next(struct rk_deframer *deframer, struct rk_pool *pool, uint64_t *budget);
+
+/* Of a message that is whole: it is to be inflated. */
+bool rk_deframer_is_compressed(const struct rk_deframer *deframer);
 
 /* True between messages: the only place where a stream may end. */
 bool rk_deframer_at_boundary(const struct rk_deframer *deframer);

@@ -31,6 +31,21 @@ static bool is_grpc(nghttp2_vec value)
     return rest.len == 0 || rest.base[0] == ';' || rest.base[0] == ' ';
 }
 
+/* Whether a list as "identity, deflate,gzip" has the word. */
+static bool lists(nghttp2_vec list, const char *word)
+{
+    const char *text = (const char *)list.base; /* nghttp2 ends it with NUL */
+    const size_t length = strlen(word);
+    while (*text != '\0') {
+        text += strspn(text, ", \t");
+        const size_t part = strcspn(text, ", \t;");
+        if (part == length && memcmp(text, word, length) == 0)
+            return true;
+        text += strcspn(text, ",");
+    }
+    return false;
+}
+
 static bool is_binary(nghttp2_vec name)
 {
     size_t length = strlen(BINARY_SUFFIX);
@@ -48,8 +63,7 @@ static void keep(nghttp2_rcbuf **slot, nghttp2_rcbuf *value)
 /* Of the request as such, or of every client: nothing that a method would ask for. */
 static bool is_plumbing(nghttp2_vec name)
 {
-    static const char *const names[] = {"te", "user-agent", "grpc-accept-encoding", "accept-encoding",
-                                        "content-length"};
+    static const char *const names[] = {"te", "user-agent", "accept-encoding", "content-length"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (equals(name, names[i]))
             return true;
@@ -108,6 +122,8 @@ bool rk_request_headers_add(struct rk_request_headers *headers, const struct rk_
         keep(&headers->timeout, value_buffer);
     else if (equals(name, "grpc-encoding"))
         keep(&headers->encoding, value_buffer);
+    else if (equals(name, "grpc-accept-encoding"))
+        headers->takes_gzip = lists(value, "gzip");
     else if (is_binary(name) && !rk_binary_header_check((const char *)value.base, value.len))
         keep(&headers->not_binary, name_buffer);
     else if (!is_plumbing(name))
@@ -160,6 +176,11 @@ static nghttp2_vec text_of(nghttp2_rcbuf *buffer)
     return buffer != NULL ? nghttp2_rcbuf_get_buf(buffer) : (nghttp2_vec){(uint8_t *)"", 0};
 }
 
+bool rk_request_headers_say_gzip(const struct rk_request_headers *headers)
+{
+    return headers->encoding != NULL && equals(nghttp2_rcbuf_get_buf(headers->encoding), "gzip");
+}
+
 bool rk_request_headers_path_lacks_slash(const struct rk_request_headers *headers)
 {
     nghttp2_vec path = text_of(headers->path);
@@ -181,9 +202,9 @@ bool rk_request_headers_check(const struct rk_request_headers *headers, const st
                       rk_request_headers_path_lacks_slash(headers) ? ": a path is /package.Service/Method" : "");
 
     nghttp2_vec encoding = text_of(headers->encoding);
-    if (headers->encoding != NULL && !equals(encoding, "identity")) {
+    if (headers->encoding != NULL && !equals(encoding, "identity") && !equals(encoding, "gzip")) {
         refuse(refusal, RK_GRPC_UNIMPLEMENTED, "grpc-encoding '", encoding,
-               "' is not supported: send messages uncompressed");
+               "' is not supported: send messages compressed with gzip, or as they are (identity)");
         refusal->names_encodings = true;
         return false;
     }

@@ -16,6 +16,7 @@ struct rk_request_headers {
     nghttp2_rcbuf *encoding;
     nghttp2_rcbuf *not_binary; /* the name of the last "-bin" header whose value is not base64 */
     bool is_post, is_grpc;
+    bool takes_gzip;               /* grpc-accept-encoding names it */
     struct rk_metadatum *metadata; /* [num_metadata] all that is the caller's own; a pool block, or NULL */
     uint32_t num_metadata, max_metadata;
     uint64_t metadata_bytes;
@@ -33,6 +34,9 @@ void rk_request_headers_deinit(struct rk_request_headers *headers, struct rk_poo
 
 /* NULL: there is none of that name. */
 const char *rk_request_headers_find(const struct rk_request_headers *headers, const char *name);
+
+/* The request's messages may be compressed. */
+bool rk_request_headers_say_gzip(const struct rk_request_headers *headers);
 
 /* True for a :path that is there and does not begin with '/', "*" included. nghttp2 refuses it, once all headers are
  * in, as RFC 9113 (8.3.1) says. */

@@ -28,6 +28,8 @@ struct rk_grpc_limits {
                                          closed */
     uint32_t max_glitches; /* strange but legal frames per connection before ENHANCE_YOUR_CALM (a bucket, refilled per
                               second) */
+    uint64_t
+        min_compressed_bytes;  /* answers of at least so many bytes are compressed for peers that take gzip; 0: none */
     uint32_t max_resets_per_s; /* RST_STREAM from the peer: honest clients reset when deadlines expire */
 };
 #define RK_GRPC_LIMITS_DEFAULT                                                                                         \
@@ -122,6 +124,14 @@ const char *rk_call_metadata(const struct rk_call *call, const char *name);
 
 void rk_call_set_data(struct rk_call *call, void *data);
 void *rk_call_data(const struct rk_call *call);
+
+/* Initial metadata, before the first rk_call_send; both strings are copied. At most 4. An answer without messages has
+ * it among its trailers. */
+void rk_call_add_header(struct rk_call *call, const char *name, const char *value);
+
+/* Whether the messages that follow are compressed, if the peer takes gzip, and min_compressed_bytes is set or this is
+ * said before the first one. Without it, their size decides. */
+void rk_call_compress(struct rk_call *call, bool on);
 
 /* Queues one message (copied). RK_EXHAUSTED when the peer does not read and the output limit is reached. */
 enum rk_status rk_call_send(struct rk_call *call, const uint8_t *bytes, size_t length);

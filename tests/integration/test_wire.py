@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What a running rankd says to clients that speak their own HTTP/2: raw frames by way of python3-h2, and bytes that are no HTTP/2 at all."""
 
+import gzip
 import random
 import struct
 import time
@@ -120,7 +121,10 @@ class TestWire(unittest.TestCase):
             ("unknown method", dict(path="/x.Y/Z"), framed(b""), {"grpc-status": "12", "grpc-message": "unknown method /x.Y/Z"}),
             ("a path without slash", dict(path="rankd.v1.Ranking/Rank"), framed(b""), {":status": "200", "grpc-status": "12"}),
             ("a path of *", dict(path="*"), framed(b""), {":status": "200", "grpc-status": "12"}),
-            ("gzip", dict(extra=[("grpc-encoding", "gzip")]), framed(b""), {"grpc-status": "12", "grpc-accept-encoding": "identity"}),
+            ("unknown encoding", dict(extra=[("grpc-encoding", "snappy")]), framed(b""), {"grpc-status": "12", "grpc-accept-encoding": "identity,gzip"}),
+            ("gzip", dict(extra=[("grpc-encoding", "gzip")]), framed(gzip.compress(b""), flag=1), {"grpc-status": "0"}),
+            ("not gzip", dict(extra=[("grpc-encoding", "gzip")]), framed(b"x" * 30, flag=1), {"grpc-status": "13"}),
+            ("a bomb", dict(extra=[("grpc-encoding", "gzip")]), framed(gzip.compress(bytes(1048577)), flag=1), {"grpc-status": "8"}),
             ("malformed timeout", dict(extra=[("grpc-timeout", "5 minutes")]), framed(b""), {"grpc-status": "13"}),
             ("binary that is not", dict(extra=[("x-bin", "AA=A")]), framed(b""),
              {"grpc-status": "13", "grpc-message": "header 'x-bin' is not base64: send the values of -bin headers base64-encoded, "

@@ -96,6 +96,7 @@ static int client_header(nghttp2_session *h2, const nghttp2_frame *frame, const 
         {"grpc-status", reply->grpc_status, sizeof reply->grpc_status},
         {"grpc-message", reply->message, sizeof reply->message},
         {"grpc-accept-encoding", reply->accept_encoding, sizeof reply->accept_encoding},
+        {"grpc-encoding", reply->encoding, sizeof reply->encoding},
         {"retry-hint", reply->retry_hint, sizeof reply->retry_hint},
         {"allow", reply->allow, sizeof reply->allow},
     };

@@ -14,7 +14,7 @@
 #define MAX_REPLIES 256
 
 struct reply {
-    char http_status[8], grpc_status[8], message[4096], accept_encoding[32], retry_hint[32], allow[8];
+    char http_status[8], grpc_status[8], message[4096], accept_encoding[32], encoding[32], retry_hint[32], allow[8];
     uint8_t *body;
     size_t body_bytes;
     bool closed;

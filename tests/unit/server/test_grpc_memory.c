@@ -37,6 +37,9 @@ void *__wrap_rk_pool_realloc(struct rk_pool *pool, void *block, size_t bytes)
 static void whole_conversation(struct peer *peer)
 {
     static const uint8_t body[] = {0, 0, 0, 0, 1, 'x'}, two[] = {0, 0, 0, 0, 1, 'x', 0, 0, 0, 0, 1, 'y'};
+    /* 100 times 'z' */
+    static const uint8_t zipped[] = {1,    0,    0,    0,    24, 0x1f, 0x8b, 8,    0,    0,    0,   0, 0, 2, 3,
+                                     0xab, 0xaa, 0xa2, 0x3d, 0,  0,    0xa5, 0xb2, 0xaf, 0xad, 100, 0, 0, 0};
     const struct request requests[] = {
         {.body = body, .body_bytes = sizeof body, .timeout = "1S"},
         {.path = "/test.T/Later", .body = body, .body_bytes = sizeof body, .timeout = "2S"},
@@ -48,8 +51,16 @@ static void whole_conversation(struct peer *peer)
         {.method = "GET"},
         {.extra_name = "a-bin", .extra_value = "%"},
         {.body = two, .body_bytes = sizeof two},
+        {.body = zipped, .body_bytes = sizeof zipped, .encoding = "gzip"},
+        {.path = "/test.T/Three",
+         .body = zipped,
+         .body_bytes = sizeof zipped,
+         .encoding = "gzip",
+         .extra_name = "grpc-accept-encoding",
+         .extra_value = "gzip"},
         {.body = body, .body_bytes = 3, .keep_open = true},
     };
+    peer->config.limits.min_compressed_bytes = 50;
     int32_t last = 0;
     for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
         last = peer_start(peer, &requests[i]);

@@ -184,13 +184,13 @@ Test(grpc_session, refuses_a_path_without_slash_however_often_it_comes)
     expect_alive();
 }
 
-Test(grpc_session, answers_unimplemented_to_compression_and_names_identity)
+Test(grpc_session, answers_unimplemented_to_unknown_compression_and_names_what_it_takes)
 {
     struct request request = echo_request("x");
-    request.encoding = "gzip";
+    request.encoding = "snappy";
     struct reply *reply = run(&request);
-    expect_status(reply, "12", "gzip");
-    cr_expect(eq(str, reply->accept_encoding, "identity"));
+    expect_status(reply, "12", "'snappy' is not supported");
+    cr_expect(eq(str, reply->accept_encoding, "identity,gzip"));
     request.encoding = "identity";
     expect_status(run(&request), "0", "");
 }
