@@ -26,3 +26,28 @@ def bags(features, rows):
             ids += bag
             weights += row.get("weights", {}).get(feature["name"], [9.0] * len(bag))
     return lengths, ids, weights
+
+
+def tensors(model, request, apart=False, index_type="INT64", length_type="INT64"):
+    """A JSON request as inputs of the Open Inference Protocol: (name, datatype, shape, values)."""
+    features, context, candidates = features_of(model), request.get("context", {}), request["candidates"]
+    weighted = any(feature.get("weighted") for feature in features)
+    sides = {side: [feature for feature in features if feature["side"] == side] for side in ("context", "candidate")}
+
+    def make(prefix, chosen, rows, dense):
+        made = []
+        if dense and dense[0]:
+            made.append((prefix + "dense", "FP32", [len(dense), len(dense[0])], sum(dense, [])))
+        if chosen:
+            lengths, ids, weights = bags(chosen, rows)
+            made.append((prefix + "lengths", length_type, [len(chosen), len(rows)], lengths))
+            made.append((prefix + "indices", index_type, [len(ids)], ids))
+            if weighted and any(feature.get("weighted") for feature in chosen):
+                made.append((prefix + "weights", "FP32", [len(ids)], weights))
+        return made
+
+    if apart:
+        return (make("context_", sides["context"], [context], [context.get("dense", [])])
+                + make("", sides["candidate"], candidates, [row.get("dense", []) for row in candidates]))
+    rows = tiled(request)
+    return make("", features, rows, [row["dense"] for row in rows])

@@ -9,7 +9,7 @@ import grpc
 import numpy
 
 from rankd_fixture import RankdServer, TIME_SCALE, expected_of, main, rank_request, reference_models, repository_of, requests_of, seed
-from row_requests import bags, features_of, tiled
+from row_requests import tensors
 import inference_pb2 as pb
 
 CODE = grpc.StatusCode
@@ -20,31 +20,6 @@ TYPES = {"FP32": (numpy.float32, "fp32_contents"), "INT32": (numpy.int32, "int_c
 def call(server, method, request):
     response = getattr(pb, f"{method}Response")
     return server.channel.unary_unary(f"/inference.GRPCInferenceService/{method}", request.SerializeToString, response.FromString)(request, timeout=SECONDS)
-
-
-def tensors(model, request, apart=False, index_type="INT64", length_type="INT64"):
-    """A JSON request as inputs: (name, datatype, shape, values)."""
-    features, context, candidates = features_of(model), request.get("context", {}), request["candidates"]
-    weighted = any(feature.get("weighted") for feature in features)
-    sides = {side: [feature for feature in features if feature["side"] == side] for side in ("context", "candidate")}
-
-    def make(prefix, chosen, rows, dense):
-        made = []
-        if dense and dense[0]:
-            made.append((prefix + "dense", "FP32", [len(dense), len(dense[0])], sum(dense, [])))
-        if chosen:
-            lengths, ids, weights = bags(chosen, rows)
-            made.append((prefix + "lengths", length_type, [len(chosen), len(rows)], lengths))
-            made.append((prefix + "indices", index_type, [len(ids)], ids))
-            if weighted and any(feature.get("weighted") for feature in chosen):
-                made.append((prefix + "weights", "FP32", [len(ids)], weights))
-        return made
-
-    if apart:
-        return (make("context_", sides["context"], [context], [context.get("dense", [])])
-                + make("", sides["candidate"], candidates, [row.get("dense", []) for row in candidates]))
-    rows = tiled(request)
-    return make("", features, rows, [row["dense"] for row in rows])
 
 
 def infer_request(model, inputs, raw=True, **fields):
