@@ -31,10 +31,9 @@ const struct rk_tensor_kind rk_output_kinds[RK_OUTPUT_COUNT] = {
 bool rk_input_describe(const struct rk_model_spec *spec, enum rk_input input, struct rk_input_about *about)
 {
     const bool apart = input >= RK_INPUT_CONTEXT;
-    uint32_t features = 0, weighted = 0, context = spec->num_context_dense;
+    uint32_t features = 0, weighted = 0;
     for (uint32_t f = 0; f < spec->num_features; f++) {
         const bool of_context = spec->features[f].side == RK_SIDE_CONTEXT;
-        context += of_context;
         features += of_context || !apart;
         weighted += (of_context || !apart) && spec->features[f].weighted;
     }

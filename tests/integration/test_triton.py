@@ -58,7 +58,8 @@ class TestTriton(unittest.TestCase):
     def test_perf_analyzer(self):
         """Its measurements do not matter here: that it measures does."""
         path = self.folder / "requests.json"
-        requests = [{name: {"content": values, "shape": shape} for name, _, shape, values in tensors("steam", request)} for request in requests_of("steam")[:10]]
+        requests = [{name: {"content": values, "shape": shape} for name, _, shape, values in tensors("steam", request)}
+                    for request in requests_of("steam")[:10]]
         path.write_text(json.dumps({"data": requests}))
         told = self.execute(VENV / "bin/perf_analyzer", "-m", "steam", "-u", self.server.target, "-i", "grpc", "--input-data", path, "--concurrency-range", 4,
                             "--measurement-mode", "count_windows", "--measurement-request-count", 200, "--stability-percentage", 999)
