@@ -178,7 +178,7 @@ static bool receive(struct rk_connection *connection)
             connection->peer.num_names = rk_transport_names(&connection->transport, &connection->peer.names);
         connection->received_bytes += (uint64_t)got;
         if (!rk_grpc_session_receive(connection->session, loop->buffer, (size_t)got, now_us)) {
-            fail(connection, "its peer broke the protocol or a limit of it");
+            fail(connection, rk_grpc_session_why(connection->session));
             return true;
         }
     }
@@ -239,16 +239,15 @@ void rk_connection_tick(struct rk_connection *connection, uint64_t now_us)
     bool stalled = rk_transport_pending(&connection->transport) && silent_us >= WRITE_STALL_US;
     bool mute =
         connection->received_bytes < PREFACE_BYTES && now_us - connection->opened_us >= loop->handshake_timeout_us;
-    bool idle = silent_us >= loop->idle_timeout_us;
     bool overdue = connection->leaving && now_us >= connection->leave_by_us &&
-                   (idle || rk_grpc_session_open_calls(connection->session) == 0);
+                   rk_grpc_session_open_calls(connection->session) == 0;
     if (stalled || mute || overdue) {
         report(connection, stalled ? "its peer takes no answers" : mute ? silence_of(connection) : "it is idle");
         rk_connection_close(connection);
         return;
     }
-    if (idle)
-        rk_connection_drain(connection);
+    if (!connection->closing && !rk_grpc_session_tick(connection->session, now_us))
+        fail(connection, rk_grpc_session_why(connection->session));
     rk_connection_expire(connection, now_us);
 }
 

@@ -61,9 +61,16 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     struct rk_loop_config config = {.index = (uint32_t)(entry - daemon->loops),
                                     .limits = RK_GRPC_LIMITS_DEFAULT,
                                     .handshake_timeout_us = options->handshake_timeout_s * 1000000u,
-                                    .idle_timeout_us = options->idle_timeout_s * 1000000u,
+                                    .times = RK_GRPC_TIMES_DEFAULT,
                                     .peers = daemon->peers,
                                     .left_fd = daemon->left_fd};
+    config.times.ping_interval_us = options->ping_interval_s * 1000000u;
+    config.times.keepalive_us = options->keepalive_s * 1000000u;
+    config.times.keepalive_timeout_us = options->keepalive_timeout_s * 1000000u;
+    config.times.stall_us = options->stall_timeout_s * 1000000u;
+    config.times.idle_us = options->idle_timeout_s * 1000000u;
+    config.times.max_age_us = options->max_connection_age_s * 1000000u;
+    config.times.age_grace_us = options->connection_age_grace_s * 1000000u;
     config.limits.max_streams = (uint32_t)options->max_streams;
     config.limits.max_message_bytes = options->max_message_bytes;
     config.limits.min_compressed_bytes = options->min_compressed_bytes;

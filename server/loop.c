@@ -194,7 +194,6 @@ enum rk_status rk_loop_create(const struct rk_loop_config *config, struct rk_loo
     loop->index = config->index;
     loop->left_fd = config->left_fd;
     loop->handshake_timeout_us = config->handshake_timeout_us;
-    loop->idle_timeout_us = config->idle_timeout_us;
     loop->next_deadline_us = UINT64_MAX;
     loop->drain_mail.deliver = deliver_drain;
     loop->stop_mail.deliver = deliver_stop;
@@ -210,7 +209,7 @@ enum rk_status rk_loop_create(const struct rk_loop_config *config, struct rk_loo
     loop->buffer = malloc(RK_TRANSPORT_BYTES);
     loop->peers = config->peers;
     bool has_memory = rk_transport_memory_init(&loop->transport, loop->pool);
-    loop->grpc = (struct rk_grpc_session_config){.limits = config->limits, .pool = loop->pool};
+    loop->grpc = (struct rk_grpc_session_config){.limits = config->limits, .times = config->times, .pool = loop->pool};
     if (loop->base == NULL || loop->pool == NULL || loop->jobs == NULL || loop->buffer == NULL ||
         !has_memory) {
         rk_error_set(error, status, "failed to make an event loop: out of memory");

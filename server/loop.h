@@ -25,7 +25,8 @@ struct rk_peers;
 struct rk_loop_config {
     uint32_t index;
     struct rk_grpc_limits limits;
-    uint64_t handshake_timeout_us, idle_timeout_us;
+    struct rk_grpc_times times;
+    uint64_t handshake_timeout_us;
     struct rk_peers *peers; /* told of each connection that ends */
     int left_fd; /* an eventfd that is written when a draining loop has no connection left */
 };
@@ -39,7 +40,7 @@ struct rk_loop {
     struct rk_pool *pool;
     struct rk_job_pool *jobs;
     struct rk_grpc_session_config grpc;
-    uint64_t handshake_timeout_us, idle_timeout_us;
+    uint64_t handshake_timeout_us;
     struct rk_peers *peers;
     struct rk_transport_memory transport;
     uint8_t *buffer; /* RK_TRANSPORT_BYTES */

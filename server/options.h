@@ -32,6 +32,8 @@ struct rk_options {
     uint64_t max_candidates, max_ids, max_message_bytes, min_compressed_bytes;
     uint64_t max_connections, max_connections_per_peer, max_streams;
     uint64_t handshake_timeout_s, idle_timeout_s, drain_timeout_s;
+    uint64_t ping_interval_s, keepalive_s, keepalive_timeout_s, stall_timeout_s;
+    uint64_t max_connection_age_s, connection_age_grace_s;
     uint64_t row_memory;         /* enum rk_row_memory */
     uint64_t lock_memory;        /* 0 or 1 */
     uint64_t shards;             /* 0: one per NUMA node */

@@ -82,7 +82,8 @@ void rk_call_close(struct rk_call *call)
         session->calls = call->next;
     if (call->next != NULL)
         call->next->previous = call->previous;
-    session->num_calls--;
+    if (--session->num_calls == 0)
+        session->time.idle_since_us = session->now_us;
     rk_pool_free(session->pool, call);
 }
 

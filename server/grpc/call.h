@@ -47,6 +47,7 @@ struct rk_call {
     bool trailers_ready; /* status and trailers stand: they follow the last message */
     struct rk_outgoing *first_out, *last_out;
     size_t queued_bytes; /* in that list, less what was sent */
+    uint64_t waiting_us; /* since when its first message waits */
     bool over_mark;      /* they have reached RK_CALL_OUTPUT_MARK: the method may wait for `writable` */
     const char *subject; /* what the method noted */
     uint64_t amount, received_bytes, sent_bytes;

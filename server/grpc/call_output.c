@@ -186,6 +186,7 @@ static ssize_t read_body(nghttp2_session *h2, int32_t stream_id, uint8_t *buffer
         if (out->sent < out->bytes)
             break;
         call->first_out = out->next;
+        call->waiting_us = session->now_us;
         session->queued_bytes -= out->bytes;
         rk_pool_free(session->pool, out);
     }
@@ -280,10 +281,12 @@ enum rk_status rk_call_send(struct rk_call *call, const uint8_t *bytes, size_t l
     struct rk_outgoing *out = make_outgoing(call, bytes, length);
     if (out == NULL)
         return RK_NO_MEMORY;
-    if (call->last_out != NULL)
+    if (call->last_out != NULL) {
         call->last_out->next = out;
-    else
+    } else {
         call->first_out = out;
+        call->waiting_us = session->now_us;
+    }
     call->last_out = out;
     session->queued_bytes += out->bytes;
     call->queued_bytes += out->bytes;

@@ -33,15 +33,23 @@
 #define FRAME_HEADER_BYTES      9
 #define SETTINGS_ENTRY_BYTES    6
 
-static const uint8_t drain_ping[8] = "rk drain";
-
-void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error)
+void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error, const char *why)
 {
     if (session->broken)
         return;
     session->broken = true;
-    if (nghttp2_session_terminate_session(session->h2, http2_error) != 0)
+    session->why = why;
+    nghttp2_session *h2 = session->h2;
+    /* nghttp2's own GOAWAY, which ends the session, has no text; so one with the text goes before it. */
+    if ((why != NULL && nghttp2_submit_goaway(h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h2),
+                                              http2_error, (const uint8_t *)why, strlen(why)) != 0) ||
+        nghttp2_session_terminate_session(h2, http2_error) != 0)
         session->dead = true;
+}
+
+const char *rk_grpc_session_why(const struct rk_grpc_session *session)
+{
+    return session->why != NULL ? session->why : "its peer broke the protocol";
 }
 
 void rk_grpc_session_kill(struct rk_grpc_session *session)
@@ -52,7 +60,8 @@ void rk_grpc_session_kill(struct rk_grpc_session *session)
 static void count(struct rk_grpc_session *session, struct rk_bucket *bucket)
 {
     if (!rk_bucket_take(bucket, session->now_us))
-        rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM);
+        rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM,
+                              bucket == &session->glitches ? "too many useless frames" : "too many resets");
 }
 
 static struct rk_call *find_call(const struct rk_grpc_session *session, int32_t stream_id)
@@ -151,6 +160,7 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t stream_id, const 
 
 static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data)
 {
+    (void)h2;
     struct rk_grpc_session *session = user_data;
     bool ends_stream = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     switch (frame->hd.type) {
@@ -165,11 +175,10 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *user_
         break;
     }
     case NGHTTP2_PING:
-        /* Every stream that the peer opened before it heard of our draining has arrived: name the last one. */
-        if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 &&
-            memcmp(frame->ping.opaque_data, drain_ping, sizeof drain_ping) == 0)
-            return nghttp2_submit_goaway(h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h2),
-                                         NGHTTP2_NO_ERROR, NULL, 0);
+        rk_session_time_ping(session, &frame->ping);
+        return 0;
+    case NGHTTP2_SETTINGS:
+        session->time.settings_known |= (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0;
         return 0;
     default:
         return 0;
@@ -207,9 +216,11 @@ static int on_frame_sent(nghttp2_session *h2, const nghttp2_frame *frame, void *
             count(session, &session->own_resets);
         break;
     case NGHTTP2_DATA:
+        rk_session_time_sent(session);
         rk_bucket_give(&session->glitches, GLITCHES_EARNED); /* the peer may answer it with window updates */
         break;
     case NGHTTP2_HEADERS: {
+        rk_session_time_sent(session);
         /* The answer is out before the request is complete: the rest of it is not wanted (RFC 9113, section 8.1). */
         struct rk_call *call = find_call(session, frame->hd.stream_id);
         if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 && call != NULL && !call->half_closed)
@@ -350,6 +361,7 @@ enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *confi
                                         .now_us = now_us,
                                         .assembly_budget = assembly_budget(&config->limits),
                                         .metadata_budget = METADATA_BYTES};
+    rk_session_time_init(session);
     rk_frame_filter_init(&session->filter);
     rk_bucket_init(&session->glitches, config->limits.max_glitches, now_us);
     rk_bucket_init(&session->resets, config->limits.max_resets_per_s, now_us);
@@ -421,16 +433,17 @@ bool rk_grpc_session_receive(struct rk_grpc_session *session, const uint8_t *byt
     if (session->broken)
         return false;
     session->now_us = now_us;
+    rk_session_time_heard(session);
     session->receiving = true;
     ssize_t result = receive_filtered(session, (struct rk_bytes){bytes, length});
     session->receiving = false;
     if (result == NGHTTP2_ERR_NOMEM)
         rk_grpc_session_kill(session);
     else if (result < 0)
-        rk_grpc_session_break(session, http2_error_of((int)result));
+        rk_grpc_session_break(session, http2_error_of((int)result), NULL);
     else if (nghttp2_session_get_outbound_queue_size(session->h2) >
              session->config->limits.max_queued_output_bytes / FRAME_BYTES)
-        rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM);
+        rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM, "too much output waits");
     return !session->broken;
 }
 
@@ -494,19 +507,6 @@ bool rk_grpc_session_finished(const struct rk_grpc_session *session)
     if (rk_grpc_session_wants_output(session))
         return false;
     return session->broken || !nghttp2_session_want_read(session->h2);
-}
-
-void rk_grpc_session_drain(struct rk_grpc_session *session)
-{
-    if (session->broken)
-        return;
-    if (nghttp2_submit_shutdown_notice(session->h2) != 0 ||
-        nghttp2_submit_ping(session->h2, NGHTTP2_FLAG_NONE, drain_ping) != 0) {
-        rk_grpc_session_kill(session);
-        return;
-    }
-    for (struct rk_call *call = session->calls; call != NULL; call = call->next) /* ended ones stay in the list */
-        rk_call_leaving(call);
 }
 
 uint32_t rk_grpc_session_open_calls(const struct rk_grpc_session *session)

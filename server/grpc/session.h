@@ -41,6 +41,24 @@ struct rk_grpc_limits {
                              .max_glitches = 1000,                                                                     \
                              .max_resets_per_s = 1000})
 
+/* How long things may take, kept to the second; 0: for ever. */
+struct rk_grpc_times {
+    uint64_t settings_us;      /* until our SETTINGS are acknowledged */
+    uint64_t ping_interval_us; /* the third ping in a row that follows another sooner, while nothing is
+                                  sent, ends the connection (too_many_pings) */
+    uint64_t keepalive_us, keepalive_timeout_us; /* silence until we ping, and until the peer counts as gone then */
+    uint64_t stall_us;                           /* an answer waits for its peer's window; then the stream is reset */
+    uint64_t idle_us;                            /* no call is open: the connection is drained */
+    uint64_t max_age_us, age_grace_us; /* drained then, give or take a tenth; open calls are cut off after the grace */
+};
+#define RK_GRPC_TIMES_DEFAULT                                                                                          \
+    ((struct rk_grpc_times){.settings_us = 10000000,                                                                   \
+                            .ping_interval_us = 5000000,                                                               \
+                            .keepalive_us = 120000000,                                                                 \
+                            .keepalive_timeout_us = 20000000,                                                          \
+                            .stall_us = 60000000,                                                                      \
+                            .idle_us = 300000000})
+
 enum rk_method_kind { RK_METHOD_UNARY, RK_METHOD_SERVER_STREAM, RK_METHOD_BIDI };
 
 /* A method's callbacks, all on the session's thread. After `cancelled`, or after rk_call_finish returned, the call
@@ -65,6 +83,7 @@ struct rk_grpc_session_config {
     const struct rk_method *methods;
     size_t num_methods;
     struct rk_grpc_limits limits;
+    struct rk_grpc_times times;
     struct rk_pool *pool;
 
     /* May this call be made? Asked once for each, when its headers are whole and its method is known, before any
@@ -98,8 +117,14 @@ bool rk_grpc_session_wants_output(const struct rk_grpc_session *session);
 /* True when nothing will ever come any more: close the socket. */
 bool rk_grpc_session_finished(const struct rk_grpc_session *session);
 
-/* Announces that no new calls are taken (GOAWAY); open ones finish. */
+/* Announces that no new calls are taken (GOAWAY); open ones finish. Once more does nothing. */
 void rk_grpc_session_drain(struct rk_grpc_session *session);
+
+/* Once a second: what rk_grpc_times ask for. False as rk_grpc_session_receive. */
+bool rk_grpc_session_tick(struct rk_grpc_session *session, uint64_t now_us);
+
+/* Why it is beyond repair, as far as it is known: "too_many_pings". */
+const char *rk_grpc_session_why(const struct rk_grpc_session *session);
 
 uint32_t rk_grpc_session_open_calls(const struct rk_grpc_session *session);
 

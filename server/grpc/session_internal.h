@@ -12,6 +12,19 @@
 
 #define RK_PREFACE_BYTES 64
 
+/* server/grpc/session_time.c */
+struct rk_session_time {
+    uint64_t began_us;      /* when its first byte came; 0: not yet */
+    uint64_t heard_us;      /* when its last one came */
+    uint64_t idle_since_us; /* with num_calls of 0 */
+    uint64_t asked_us;      /* our keepalive ping, while `asked` */
+    uint64_t pinged_us;     /* the peer's last ping, if `was_pinged` since we sent headers or data */
+    uint64_t left_us;       /* while `leaving` */
+    uint64_t named_us;      /* when the last stream was named, if `named_last` */
+    uint8_t ping_strikes, jitter;
+    bool settings_known, asked, was_pinged, leaving, named_last, is_old;
+};
+
 struct rk_grpc_session {
     const struct rk_grpc_session_config *config;
     struct rk_pool *pool;
@@ -29,6 +42,9 @@ struct rk_grpc_session {
     uint64_t metadata_budget; /* what open calls' headers may still take */
     bool some_writable;       /* a call's output has fallen below the mark */
 
+    struct rk_session_time time;
+    const char *why; /* it broke; NULL: nghttp2 knows */
+
     struct rk_bucket glitches;   /* strange but legal frames */
     struct rk_bucket resets;     /* streams that the peer gives up */
     struct rk_bucket own_resets; /* streams that the peer makes us give up */
@@ -44,10 +60,18 @@ struct rk_grpc_session {
     bool dead;      /* nothing can be said any more, not even GOAWAY */
 };
 
-/* Ends the connection with GOAWAY and this HTTP/2 error code. */
-void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error);
+/* Ends the connection with GOAWAY, this HTTP/2 error code and a constant text for the peer's log and ours (NULL: none).
+ */
+void rk_grpc_session_break(struct rk_grpc_session *session, uint32_t http2_error, const char *why);
 
 /* Ends it without a word: an allocation has failed, after which nghttp2 must not be called again. */
 void rk_grpc_session_kill(struct rk_grpc_session *session);
+
+/* ---- server/grpc/session_time.c ---- */
+
+void rk_session_time_init(struct rk_grpc_session *session);  /* config and now_us stand */
+void rk_session_time_heard(struct rk_grpc_session *session); /* bytes came */
+void rk_session_time_sent(struct rk_grpc_session *session);  /* headers or data went */
+void rk_session_time_ping(struct rk_grpc_session *session, const nghttp2_ping *ping);
 
 #endif

@@ -69,8 +69,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char magic[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     if (size < 2)
         return 0;
-    struct rk_grpc_session_config config = {
-        .methods = methods, .num_methods = 3, .limits = RK_GRPC_LIMITS_DEFAULT, .pool = rk_pool_create()};
+    struct rk_grpc_session_config config = {.methods = methods,
+                                            .num_methods = 3,
+                                            .limits = RK_GRPC_LIMITS_DEFAULT,
+                                            .times = RK_GRPC_TIMES_DEFAULT,
+                                            .pool = rk_pool_create()};
+    config.times.max_age_us = 2000000;
     config.limits.max_message_bytes = 4096;
     config.limits.max_queued_output_bytes = 65536;
     config.limits.max_streams = 16;
@@ -89,6 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (num_waiting > 4)
             rk_call_finish(waiting[--num_waiting], RK_GRPC_OK, "late");
         rk_grpc_session_expire(session, now_us);
+        open = open && rk_grpc_session_tick(session, now_us);
         if (data[1] % 4 != 3) /* else a peer that does not read */
             drain_output(session);
     }
