@@ -66,6 +66,7 @@ static void print_time(struct line *line)
 static void print_call(struct line *line, const struct rk_call *call, enum rk_grpc_status status, uint64_t us)
 {
     const struct rk_connection *connection = rk_grpc_session_owner(rk_call_session(call));
+    const struct rk_peer *peer = rk_connection_peer(connection);
     const char *subject = rk_call_subject(call), *parent = rk_call_metadata(call, "traceparent");
     struct rk_trace_context trace;
     print_time(line);
@@ -78,7 +79,9 @@ static void print_call(struct line *line, const struct rk_call *call, enum rk_gr
     }
     print(line, ",\"request_bytes\":%" PRIu64 ",\"response_bytes\":%" PRIu64, rk_call_received_bytes(call),
           rk_call_sent_bytes(call));
-    print_text(line, "peer", rk_connection_peer(connection)->address);
+    print_text(line, "peer", peer->address);
+    if (peer->num_names > 0)
+        print_text(line, "client", peer->names[0]);
     if (parent != NULL && rk_trace_context_parse(parent, &trace)) {
         print_text(line, "trace_id", trace.trace_id);
         print_text(line, "parent_id", trace.parent_id);

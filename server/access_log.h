@@ -3,10 +3,10 @@
  *   {"time":"2026-01-31T12:00:00.123456Z","method":"/rankd.v1.Ranking/Rank","status":"OK","us":412,"model":"steam","candidates":60,
  *    "request_bytes":5120,"response_bytes":560,"peer":"10.0.0.7:41244","trace_id":"4bf9...","parent_id":"00f0..."}
  *
- * without the line break; trace_id and parent_id are those of the caller's traceparent, where it sent one. One call in
- * `sample` has its line, and all that took `slow_us` or longer. Lines are gathered, and written when the loop has
- * nothing else to do; those that the file or pipe does not take at once are lost and counted. One sink for all loops,
- * and a buffer for each. */
+ * without the line break; `client` is the first name of the client's certificate, where it showed one, trace_id and
+ * parent_id are those of the caller's traceparent, where it sent one. One call in `sample` has its line, and all that
+ * took `slow_us` or longer. Lines are gathered, and written when the loop has nothing else to do; those that the file
+ * or pipe does not take at once are lost and counted. One sink for all loops, and a buffer for each. */
 #ifndef RANKD_SERVER_ACCESS_LOG_H
 #define RANKD_SERVER_ACCESS_LOG_H
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "server/clock.h"
+#include "server/log.h"
 #include "server/processors.h"
 
 /* How many keep the backend busy. */
@@ -184,6 +185,18 @@ enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_gate 
     }
     *result = daemon;
     return RK_OK;
+}
+
+void rk_daemon_reopen_access_log(struct rk_daemon *daemon)
+{
+    struct rk_error error = {0};
+    const char *path = daemon->options.access_log;
+    if (path[0] == '\0')
+        return;
+    if (rk_line_sink_reopen(&daemon->access_log.sink, path, &error) == RK_OK)
+        rk_log(RK_LOG_INFO, "SIGHUP: the access log goes on in %s", path);
+    else
+        rk_log(RK_LOG_ERROR, "SIGHUP: the access log stays as it was: %s", error.text);
 }
 
 void rk_daemon_drain(struct rk_daemon *daemon)

@@ -52,6 +52,9 @@ struct rk_daemon {
 enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_gate *gate, struct rk_registry *registry,
                                struct rk_daemon **daemon, struct rk_error *error);
 
+/* Opens the access log anew, if there is one: it may have been renamed. Any thread. */
+void rk_daemon_reopen_access_log(struct rk_daemon *daemon);
+
 /* Takes no new connections and calls; loops leave one by one when their open calls are answered, and count up left_fd.
  */
 void rk_daemon_drain(struct rk_daemon *daemon);

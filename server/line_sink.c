@@ -28,15 +28,39 @@ void rk_line_sink_stderr(struct rk_line_sink *sink)
         sink->ask_first = true;
 }
 
+/* -1 with an error. */
+static int open_file(const char *path, struct rk_error *error)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640);
+    if (fd < 0)
+        rk_error_set(error, RK_IO, "failed to open %s: %s", path, strerror(errno));
+    return fd;
+}
+
 enum rk_status rk_line_sink_open(struct rk_line_sink *sink, const char *path, struct rk_error *error)
 {
     if (strcmp(path, "stderr") == 0) {
         rk_line_sink_stderr(sink);
         return RK_OK;
     }
-    const int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640);
+    const int fd = open_file(path, error);
     *sink = (struct rk_line_sink){.fd = fd, .owned = true};
-    return fd >= 0 ? RK_OK : rk_error_set(error, RK_IO, "failed to open %s: %s", path, strerror(errno));
+    return fd >= 0 ? RK_OK : RK_IO;
+}
+
+enum rk_status rk_line_sink_reopen(const struct rk_line_sink *sink, const char *path, struct rk_error *error)
+{
+    if (strcmp(path, "stderr") == 0)
+        return RK_OK;
+    const int fd = open_file(path, error);
+    if (fd < 0)
+        return RK_IO;
+    /* The descriptor's number stays, so that nobody who writes need know. */
+    enum rk_status status = RK_OK;
+    if (dup3(fd, sink->fd, O_CLOEXEC) < 0)
+        status = rk_error_set(error, RK_IO, "failed to open %s: %s", path, strerror(errno));
+    close(fd);
+    return status;
 }
 
 void rk_line_sink_close(struct rk_line_sink *sink)

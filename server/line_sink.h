@@ -20,6 +20,10 @@ void rk_line_sink_stderr(struct rk_line_sink *sink);
 
 /* "stderr", or a file, which is made where there is none and appended to; a FIFO needs its reader first. RK_IO. */
 enum rk_status rk_line_sink_open(struct rk_line_sink *sink, const char *path, struct rk_error *error);
+/* Opens the file anew, for it may have been renamed: what is written from now on goes to the one of that name. Any thread, while others
+ * write. RK_IO: all stays as it was. */
+enum rk_status rk_line_sink_reopen(const struct rk_line_sink *sink, const char *path, struct rk_error *error);
+
 void rk_line_sink_close(struct rk_line_sink *sink);
 
 /* Writes lines of at most RK_LINE_BYTES in all; false: they could not be written at once, and are lost. Any thread. */

@@ -74,16 +74,18 @@ static const char *name_of(int number)
     return number == SIGTERM ? "SIGTERM" : number == SIGINT ? "SIGINT" : "SIGHUP";
 }
 
-/* Until the server is to stop. SIGHUP reads certificates and rules again. */
-static void wait_for_the_end(int signals, struct rk_gate *gate)
+/* Until the server is to stop. SIGHUP reads certificates and rules again, and opens the access log anew. */
+static void wait_for_the_end(int signals, struct rk_gate *gate, struct rk_daemon *daemon)
 {
     int number;
     struct pollfd ready = {.fd = signals, .events = POLLIN};
     while ((number = next_signal(signals)) == 0 || number == SIGHUP) {
-        if (number == SIGHUP)
-            rk_gate_reload(gate);
-        else
+        if (number != SIGHUP) {
             poll(&ready, 1, -1);
+            continue;
+        }
+        rk_gate_reload(gate);
+        rk_daemon_reopen_access_log(daemon);
     }
     rk_log(RK_LOG_INFO, "draining signal=%s", name_of(number));
 }
@@ -158,7 +160,7 @@ static int serve(const struct rk_options *options, struct rk_gate *gate, struct 
         code = EXIT_FAILED;
     } else {
         rk_notify_manager("READY=1");
-        wait_for_the_end(signals, gate);
+        wait_for_the_end(signals, gate, daemon);
         rk_notify_manager("STOPPING=1");
     }
     rk_daemon_drain(daemon);

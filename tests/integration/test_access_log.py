@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import unittest
 
 import grpc
@@ -84,6 +85,20 @@ class TestAccessLog(unittest.TestCase):
         streamed = next(line for line in lines if line["method"].endswith("RankStream"))
         self.assertEqual(streamed["candidates"], 7 * requests[0].request.num_candidates)
         self.assertEqual(streamed["request_bytes"], sum(request.ByteSize() for request in requests))
+
+    def test_a_file_that_was_renamed_is_opened_anew_on_sighup(self):
+        path = scratch("log") / "access.log"
+        with RankdServer(repository_of("dot"), "--access-log", path) as server:
+            request = rank_request("dot", requests_of("dot")[0])
+            rank(server, request)
+            self.lines(path, 1)
+            path.rename(path.with_suffix(".1"))
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "the access log goes on in" in server.log(), "the file is opened anew")
+            rank(server, request)
+            rank(server, request)
+            self.assertEqual(len(self.lines(path, 2)), 2)
+            self.assertEqual(len(self.lines(path.with_suffix(".1"), 1)), 1)
 
     def test_a_pipe_that_nobody_reads_holds_up_no_call_and_what_is_lost_is_counted(self):
         path = scratch("log") / "pipe"
