@@ -19,6 +19,7 @@ import rankd_pb2
 
 CODE = grpc.StatusCode
 SERVER_NAME = "rankd.example"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # and empty SETTINGS
 
 
 def setUpModule():
@@ -88,7 +89,7 @@ class TestClients(unittest.TestCase):
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
                 with tls_socket(server, version=version) as connection:
                     self.assertEqual(connection.selected_alpn_protocol(), "h2")
-                    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+                    connection.sendall(PREFACE)
                     self.assertEqual(connection.recv(9)[3], 4, "the server's SETTINGS")
 
     def test_answers_are_the_same_as_without_tls_however_large(self):
@@ -378,8 +379,15 @@ class TestReload(unittest.TestCase):
             self.assertRegex(server.log(), f"stay as they were: .*{re.escape(str(live.certificate))}")
 
     def test_a_draining_server_says_goodbye_over_tls(self):
-        with tls_server() as server, channel_to(server) as channel:
-            self.assertEqual(rank_code(channel), CODE.OK)
+        with tls_server() as server:
+            with tls_socket(server) as connection:
+                connection.sendall(PREFACE)
+                data = connection.recv(65536)
+                os.kill(server.pid, signal.SIGTERM)
+                while b"\x07\0\0\0\0\0" not in data:  # GOAWAY: type 7, no flags, stream 0
+                    part = connection.recv(65536)
+                    self.assertTrue(part, f"closed after {data!r}")
+                    data += part
             self.assertEqual(server.stop(), 0)
             self.assertIn("drained, every open call was answered", server.log())
 

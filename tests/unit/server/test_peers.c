@@ -2,12 +2,10 @@
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/random.h>
 #include <sys/un.h>
 
 #include "server/peers.h"
+#include "tests/unit/random.h"
 
 static struct rk_peers *create(uint32_t connections, uint32_t per_peer)
 {
@@ -87,27 +85,21 @@ Test(peers, without_a_limit_and_on_unix_sockets_nothing_is_counted)
 Test(peers, random_comings_and_goings_agree_with_a_plain_count)
 {
     enum { ADDRESSES = 50, CONNECTIONS = 120, MOST = 4 };
-    const char *given = getenv("RANKD_SEED");
-    unsigned seed;
-    if (given != NULL)
-        seed = (unsigned)strtoul(given, NULL, 10);
-    else
-        cr_assert_eq(getrandom(&seed, sizeof seed, 0), sizeof seed);
-    fprintf(stderr, "RANKD_SEED=%u\n", seed);
+    struct random random = random_from_seed();
     struct rk_peers *peers = create(CONNECTIONS, MOST);
     struct {
         uint32_t slot, address;
     } open[CONNECTIONS];
     uint32_t counts[ADDRESSES] = {0}, num_open = 0;
     for (int step = 0; step < 100000; step++) {
-        if (num_open == CONNECTIONS || (num_open > 0 && rand_r(&seed) % 2 == 0)) {
-            uint32_t which = (uint32_t)rand_r(&seed) % num_open;
+        if (num_open == CONNECTIONS || (num_open > 0 && random_below(&random, 2) == 0)) {
+            uint32_t which = (uint32_t)random_below(&random, num_open);
             rk_peers_leave(peers, open[which].slot);
             counts[open[which].address]--;
             open[which] = open[--num_open];
             continue;
         }
-        uint32_t at = (uint32_t)rand_r(&seed) % ADDRESSES, slot;
+        uint32_t at = (uint32_t)random_below(&random, ADDRESSES), slot;
         struct sockaddr_in address = v4(at * 65536);
         bool allowed = rk_peers_enter(peers, (struct sockaddr *)&address, &slot);
         cr_assert_eq(allowed, counts[at] < MOST, "step %d: address %u has %u", step, at, counts[at]);

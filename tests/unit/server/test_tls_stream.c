@@ -188,7 +188,7 @@ Test(tls_stream, a_flood_of_key_updates_is_cut_off_and_a_few_are_fine, .init = s
         alive = carry(65536);
     }
     cr_expect(!alive, "%d key updates in a moment went through", updates);
-    cr_expect_leq(updates, 32);
+    cr_expect(updates <= 32, "%d key updates", updates);
     cr_expect(strstr(rk_tls_stream_why(pair.stream), "without data") != NULL, "%s", rk_tls_stream_why(pair.stream));
 }
 
@@ -222,7 +222,7 @@ Test(tls_stream, a_changed_byte_breaks_the_stream, .init = set_up, .fini = tear_
     record[got / 2] ^= 1;
     cr_expect_eq(rk_tls_stream_receive(pair.stream, record, (size_t)got, plain, 0, &pair.output), -1);
     cr_expect_not_null(rk_tls_stream_why(pair.stream));
-    cr_expect_gt(pair.output.length, 0, "its peer is told");
+    cr_expect(pair.output.length > 0, "its peer is told");
     pair.output.length = 0;
     cr_expect(!rk_tls_stream_ready(pair.stream));
 }
