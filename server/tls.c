@@ -347,3 +347,12 @@ int rk_tls_describe(struct rk_tls *tls, char *text, size_t capacity)
     pthread_mutex_unlock(&tls->lock);
     return snprintf(text, capacity, "certificate %s, until %s", subject, until);
 }
+
+int rk_tls_days_left(struct rk_tls *tls)
+{
+    int days = 0, seconds;
+    pthread_mutex_lock(&tls->lock);
+    ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(SSL_CTX_get0_certificate(tls->context)));
+    pthread_mutex_unlock(&tls->lock);
+    return days;
+}

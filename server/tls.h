@@ -34,4 +34,7 @@ SSL *rk_tls_new_session(struct rk_tls *tls);
 /* "subject CN=rankd.example, until 2027-01-31T12:00:00Z", as snprintf does. */
 int rk_tls_describe(struct rk_tls *tls, char *text, size_t capacity);
 
+/* How many whole days the certificate is valid yet. */
+int rk_tls_days_left(struct rk_tls *tls);
+
 #endif

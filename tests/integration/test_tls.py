@@ -399,18 +399,39 @@ class TestReload(unittest.TestCase):
 
 
 class TestMemory(unittest.TestCase):
+    def test_half_a_handshake_that_announces_much_costs_little(self):
+        with tls_server("--handshake-timeout-s", 60) as server:
+            def half():
+                connection = raw_socket(server)
+                connection.sendall(bytes((22, 3, 1, 64, 0, 1, 1, 255, 255)) + bytes(16000))  # a ClientHello of 128 KiB, of which 16000 bytes come
+                return connection
+            warm = [half() for _ in range(10)]
+            self.connections(server, 11)
+            before = server.status_kb()
+            attackers = [half() for _ in range(64)]
+            self.connections(server, 75)
+            each_kb = (server.status_kb() - before) / len(attackers)
+            with channel_to(server) as channel:
+                self.assertEqual(rank_code(channel), CODE.OK)
+            for connection in warm + attackers:
+                connection.close()
+            if os.environ.get("RANKD_SANITIZED", "none") == "none":
+                self.assertLess(each_kb, 256, "kB per half a handshake")
+
+    def connections(self, server, count):
+        wait_for(lambda: server.stub.GetStatus(rankd_pb2.StatusRequest(), timeout=10 * TIME_SCALE).connections >= count, f"{count} connections")
+
     def test_an_idle_connection_costs_little(self):
         with tls_server() as server:
             warm = [tls_socket(server) for _ in range(20)]
             before = server.status_kb()
             connections = [tls_socket(server) for _ in range(200)]
-            wait_for(lambda: server.stub.GetStatus(rankd_pb2.StatusRequest(), timeout=10 * TIME_SCALE).connections >= 221, "all connections")
+            self.connections(server, 221)
             each_kb = (server.status_kb() - before) / 200
             for connection in warm + connections:
                 connection.close()
             if os.environ.get("RANKD_SANITIZED", "none") == "none":
                 self.assertLess(each_kb, 128, "kB per idle connection")
-            print(f"{each_kb:.1f} kB per idle TLS connection", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "certificates.h"
@@ -225,6 +226,99 @@ Test(tls_stream, a_changed_byte_breaks_the_stream, .init = set_up, .fini = tear_
     cr_expect(pair.output.length > 0, "its peer is told");
     pair.output.length = 0;
     cr_expect(!rk_tls_stream_ready(pair.stream));
+}
+
+/* ---- memory ---- */
+
+static uint64_t allocations, failing_one; /* 0: none fails */
+static bool counting, from_then_on;
+
+static bool fails_now(void)
+{
+    if (!counting)
+        return false;
+    allocations++;
+    return allocations == failing_one || (from_then_on && failing_one > 0 && allocations > failing_one);
+}
+
+static void *allocate(size_t bytes, const char *file, int line)
+{
+    (void)file, (void)line;
+    return fails_now() ? NULL : malloc(bytes);
+}
+
+static void *reallocate(void *block, size_t bytes, const char *file, int line)
+{
+    (void)file, (void)line;
+    return fails_now() ? NULL : realloc(block, bytes);
+}
+
+static void give_back(void *block, const char *file, int line)
+{
+    (void)file, (void)line;
+    free(block);
+}
+
+/* Before anything in this process uses OpenSSL. */
+static bool memory_is_ours;
+
+__attribute__((constructor)) static void take_memory(void)
+{
+    memory_is_ours = CRYPTO_set_mem_functions(allocate, reallocate, give_back) == 1;
+}
+
+/* The server's side of a connection, from its first byte to its end, with a client that has memory. */
+static bool live(void)
+{
+    SSL *client = SSL_new(pair.context);
+    SSL_set_bio(client, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_connect_state(client);
+    counting = true;
+    struct rk_tls_stream *stream = rk_tls_stream_create(pair.tls, 0);
+    bool alive = stream != NULL, answered = false;
+    for (int turn = 0; alive && !answered && turn < 8; turn++) {
+        static uint8_t bytes[65536], plain[sizeof bytes + RK_TLS_RECORD_BYTES];
+        counting = false;
+        if (SSL_do_handshake(client) == 1) {
+            SSL_write(client, "question", 8);
+            answered = SSL_read(client, bytes, sizeof bytes) == 6;
+        }
+        int got = BIO_read(SSL_get_wbio(client), bytes, sizeof bytes);
+        counting = true;
+        pair.output.length = 0;
+        ptrdiff_t count = got > 0 ? rk_tls_stream_receive(stream, bytes, (size_t)got, plain, 0, &pair.output) : 0;
+        alive = count >= 0 && (count == 0 || rk_tls_stream_send(stream, (const uint8_t *)"answer", 6, &pair.output));
+        counting = false;
+        BIO_write(SSL_get_rbio(client), pair.output.bytes, (int)pair.output.length);
+        counting = true;
+    }
+    rk_tls_stream_destroy(stream);
+    counting = false;
+    SSL_free(client);
+    return answered;
+}
+
+Test(tls_stream, an_allocation_that_fails_costs_one_connection_at_most)
+{
+    cr_assert(memory_is_ours);
+    set_up();
+    cr_assert(live());
+    allocations = 0;
+    cr_assert(live(), "a connection before any failure");
+    const uint64_t count = allocations;
+    uint64_t refused = 0;
+    cr_assert(count > 10, "OpenSSL allocates through us");
+    for (uint64_t i = 0; i < 2 * count; i++) {
+        allocations = 0;
+        failing_one = i / 2 + 1;
+        from_then_on = i % 2 != 0;
+        refused += !live();
+    }
+    failing_one = 0;
+    cr_expect(refused > count, "%llu of %llu failures were of no account", (unsigned long long)(2 * count - refused),
+              (unsigned long long)(2 * count));
+    cr_expect(live(), "after %llu failures in turn", (unsigned long long)count);
+    tear_down();
 }
 
 Test(tls_stream, a_certificate_that_has_expired_is_refused_by_name)
