@@ -5,6 +5,8 @@
 
 #include "server/log.h"
 
+#define WARN_DAYS 7
+
 enum rk_status rk_gate_check(const struct rk_options *options, struct rk_error *error)
 {
     const bool has_certificate = options->tls_certificate[0] != '\0', has_key = options->tls_key[0] != '\0';
@@ -30,6 +32,14 @@ enum rk_status rk_gate_check(const struct rk_options *options, struct rk_error *
     return RK_OK;
 }
 
+/* In time for a person to do something about it. */
+static void warn_of_expiry(struct rk_tls *tls)
+{
+    int days = rk_tls_days_left(tls);
+    if (days < WARN_DAYS)
+        rk_log(RK_LOG_WARN, "tls_certificate expires in %d days; put a renewed one in its place and send SIGHUP", days);
+}
+
 enum rk_status rk_gate_open(const struct rk_options *options, struct rk_gate *gate, struct rk_error *error)
 {
     *gate = (struct rk_gate){0};
@@ -42,6 +52,8 @@ enum rk_status rk_gate_open(const struct rk_options *options, struct rk_gate *ga
                                       .only_1_3 = options->tls_min_version != 0};
     if (status == RK_OK && options->listen_tls[0] != '\0')
         status = rk_tls_create(&tls, &gate->tls, error);
+    if (gate->tls != NULL)
+        warn_of_expiry(gate->tls);
     if (status == RK_OK && options->access_file[0] != '\0')
         status = rk_access_create(options->access_file, options->tls_client_ca[0] != '\0', &gate->access, error);
     if (status != RK_OK)
@@ -67,6 +79,7 @@ void rk_gate_reload(struct rk_gate *gate)
     } else if (gate->tls != NULL) {
         rk_tls_describe(gate->tls, text, sizeof text);
         rk_log(RK_LOG_INFO, "SIGHUP: new connections get the %s", text);
+        warn_of_expiry(gate->tls);
     }
     error = (struct rk_error){0};
     if (gate->access != NULL && rk_access_reload(gate->access, &error) != RK_OK) {

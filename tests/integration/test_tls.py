@@ -315,6 +315,14 @@ class TestStart(unittest.TestCase):
             with self.subTest(words):
                 self.refused(words, *arguments, status=2)
 
+    def test_a_certificate_that_will_soon_expire_is_told_in_time(self):
+        end = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + 5.5 * 86400))
+        soon = CA.issue(SERVER_NAME, f"DNS:{SERVER_NAME},IP:127.0.0.1", end=end, file="soon")
+        with tls_server(certificate=soon) as server:
+            self.assertIn("tls_certificate expires in 5 days", server.log())
+        with tls_server() as server:
+            self.assertNotIn("expires in", server.log())
+
     def test_check_says_which_certificate_would_be_shown(self):
         result = run(RANKD, "--model-repository", repository_of("dot"), "--listen-tls", "127.0.0.1:0", "--tls-certificate", SERVER.certificate,
                      "--tls-key", SERVER.key, "--check")
