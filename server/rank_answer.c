@@ -195,6 +195,8 @@ static enum rk_status append_costs(struct rk_job *job, struct rk_rank_details *d
     size_t length;
     if (details->protocol->encode(job, &response, &bytes, &length) != RK_OK)
         return RK_NO_MEMORY;
+    if (length == 0) /* the protocol keeps them to itself */
+        return RK_OK;
     uint8_t *both = rk_arena_alloc(&job->arena, details->answer_bytes + length);
     if (both == NULL)
         return RK_NO_MEMORY;

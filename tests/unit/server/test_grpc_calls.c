@@ -297,6 +297,21 @@ Test(grpc_calls, a_paused_call_s_window_closes_others_go_on_and_it_opens_again)
     free(body);
 }
 
+Test(grpc_calls, windows_are_given_back_with_all_padding_however_much_comes)
+{
+    size_t bytes;
+    uint8_t *body = many(60000, &bytes); /* past the connection's window, with the padding three times so much */
+    seen.pauses = false;
+    peer.padding = 200;
+    peer.data_frame_bytes = 100;
+    struct request request = {.path = "/test.T/Bidi", .body = body, .body_bytes = bytes};
+    int32_t id = peer_start(&peer, &request);
+    peer_carry(&peer);
+    cr_expect_eq(seen.num_messages, 60000);
+    cr_expect(eq(str, (char *)peer_reply(&peer, id)->grpc_status, "0"));
+    free(body);
+}
+
 Test(grpc_calls, a_paused_call_may_be_given_up)
 {
     size_t bytes;
