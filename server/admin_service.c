@@ -71,12 +71,44 @@ static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusRespon
         response->connections += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
         response->requests += rk_counter_read(&counters->requests);
         response->request_errors += rk_counter_read(&counters->request_errors);
+        response->computed_late += rk_counter_read(&counters->computed_late);
+        response->degraded += rk_counter_read(&counters->degraded);
         add_batches(rk_express_counters_of(daemon->loops[i].express), response);
         if (daemon->loops[i].services.access_log != NULL)
             response->access_log_lost += rk_counter_read(&daemon->loops[i].services.access_log->lost);
     }
     for (uint32_t i = 0; i < daemon->num_workers; i++)
         add_batches(rk_worker_counters_of(daemon->workers[i]), response);
+}
+
+static uint64_t num_refused(const struct rk_daemon *daemon, enum rk_refusal_reason reason)
+{
+    uint64_t count = rk_queue_num_refused(daemon->queue, reason);
+    for (uint32_t l = 0; reason == RK_REFUSED_MEMORY && l < daemon->num_loops; l++)
+        count += rk_counter_read(&daemon->loops[l].loop->counters.refused_for_memory);
+    return count;
+}
+
+/* Every reason, also those that none was refused for; the classes that are overloaded. */
+static enum rk_status add_overload(const struct rk_daemon *daemon, struct rk_arena *arena,
+                                   Rankd__V1__StatusResponse *response)
+{
+    Rankd__V1__RefusalCount *counts = rk_arena_array(arena, RK_NUM_REFUSAL_REASONS, sizeof *counts);
+    response->refusals = rk_arena_array(arena, RK_NUM_REFUSAL_REASONS, sizeof *response->refusals);
+    response->overloaded = rk_arena_array(arena, RK_MAX_PRIORITIES, sizeof *response->overloaded);
+    if (counts == NULL || response->refusals == NULL || response->overloaded == NULL)
+        return RK_NO_MEMORY;
+    for (uint32_t reason = RK_NOT_REFUSED + 1; reason < RK_NUM_REFUSAL_REASONS; reason++) {
+        Rankd__V1__RefusalCount *count = &counts[response->n_refusals];
+        rankd__v1__refusal_count__init(count);
+        count->reason = (char *)rk_refusal_name(reason); /* the encoder only reads */
+        count->count = num_refused(daemon, reason);
+        response->refusals[response->n_refusals++] = count;
+    }
+    for (uint32_t c = 0; c < daemon->priorities.count; c++)
+        if (rk_queue_overloaded(daemon->queue, c))
+            response->overloaded[response->n_overloaded++] = (char *)daemon->priorities.classes[c].name;
+    return RK_OK;
 }
 
 static enum rk_status answer(struct rk_admin_service *service, struct rk_call *call, const uint8_t *bytes,
@@ -98,6 +130,8 @@ static enum rk_status answer(struct rk_admin_service *service, struct rk_call *c
     response.late = rk_queue_num_late(daemon->queue);
     add_counters(daemon, &response);
     status = add_models(daemon, &service->arena, &response);
+    if (status == RK_OK)
+        status = add_overload(daemon, &service->arena, &response);
     if (status != RK_OK)
         return status;
     uint8_t *encoded;

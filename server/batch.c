@@ -47,8 +47,12 @@ void rk_batch_settle_dropped(struct rk_batch *batch)
     while (batch->dropped != NULL) {
         struct rk_job *job = batch->dropped;
         batch->dropped = job->next;
-        bool cancelled = atomic_load_explicit(&job->cancelled, memory_order_relaxed);
-        rk_job_settle(job, job->request.num_candidates - job->taken, cancelled ? RK_CANCELLED : RK_DEADLINE);
+        const bool cancelled = atomic_load_explicit(&job->cancelled, memory_order_relaxed);
+        const enum rk_status refused = rk_refusal_status(job->refusal.reason);
+        rk_job_settle(job, job->request.num_candidates - job->taken,
+                      cancelled          ? RK_CANCELLED
+                      : refused != RK_OK ? refused
+                                         : RK_DEADLINE);
     }
 }
 

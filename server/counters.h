@@ -24,7 +24,7 @@ struct rk_model_counters { /* one per model in each event loop */
 };
 
 struct rk_loop_counters {
-    rk_counter requests, request_errors;
+    rk_counter requests, request_errors, computed_late, degraded, refused_for_memory;
 };
 
 struct rk_scorer_counters {

@@ -106,7 +106,13 @@ static enum rk_status start_workers(struct rk_daemon *daemon, struct rk_error *e
                                               .priorities = &daemon->priorities,
                                               .max_jobs = (uint32_t)options->max_queued_requests,
                                               .max_batch = (uint32_t)options->max_batch,
-                                              .num_workers = count};
+                                              .num_workers = count,
+                                              .max_wait_us = options->max_queued_ms * 1000u,
+                                              .max_bytes = options->max_queued_mib << 20,
+                                              .target_us = options->queue_target_us,
+                                              .interval_us = options->queue_interval_ms * 1000u,
+                                              .max_pushback_ms = (uint32_t)options->max_pushback_ms,
+                                              .seed = rk_clock_ns()};
     enum rk_status status = rk_priorities_parse(options->priority_weights, &daemon->priorities, error);
     if (status == RK_OK)
         status = rk_queue_create(&config, &daemon->queue, error);
@@ -163,6 +169,7 @@ enum rk_status rk_daemon_start(const struct rk_options *options, struct rk_gate 
     daemon->registry = *registry;
     *registry = (struct rk_registry){0};
     daemon->started_us = rk_clock_us();
+    rk_memory_limit_init(&daemon->memory, options->memory_limit_mib);
     daemon->close_listeners.deliver = deliver_close_listeners;
     daemon->access_log = (struct rk_access_log_config){.sink.fd = -1,
                                                        .sample = options->access_log_sample,
@@ -238,6 +245,7 @@ void rk_daemon_destroy(struct rk_daemon *daemon)
     rk_peers_destroy(daemon->peers);
     rk_queue_destroy(daemon->queue);
     rk_registry_close(&daemon->registry);
+    rk_memory_limit_deinit(&daemon->memory);
     free(daemon->workers);
     free(daemon->loops);
     rk_line_sink_close(&daemon->access_log.sink);

@@ -31,6 +31,7 @@ struct rk_daemon {
     struct rk_options options;
     struct rk_registry registry;
     struct rk_priorities priorities;
+    struct rk_memory_limit memory;
     struct rk_queue *queue;
     struct rk_worker **workers;
     uint32_t num_workers;

@@ -21,7 +21,7 @@ void rk_deadline_heap_deinit(struct rk_deadline_heap *heap)
 
 bool rk_heap_entry_before(const struct rk_heap_entry *a, const struct rk_heap_entry *b)
 {
-    return a->deadline_us != b->deadline_us ? a->deadline_us < b->deadline_us : a->order < b->order;
+    return a->due_us != b->due_us ? a->due_us < b->due_us : a->order < b->order;
 }
 
 static void put(struct rk_deadline_heap *heap, uint32_t place, struct rk_heap_entry entry)
@@ -54,7 +54,7 @@ bool rk_deadline_heap_add(struct rk_deadline_heap *heap, struct rk_job *job, uin
 {
     if (heap->num_jobs == heap->capacity)
         return false;
-    const struct rk_heap_entry entry = {.deadline_us = job->deadline_us, .order = order, .job = job};
+    const struct rk_heap_entry entry = {.due_us = job->due_us, .order = order, .job = job};
     sift_up(heap, ++heap->num_jobs, entry);
     return true;
 }
@@ -75,4 +75,21 @@ void rk_deadline_heap_remove(struct rk_deadline_heap *heap, struct rk_job *job)
         sift_up(heap, place, last);
     else
         sift_down(heap, place, last);
+}
+
+/* Nothing below an entry is due before it. */
+static uint64_t work_below(const struct rk_deadline_heap *heap, uint32_t place, uint64_t due_us, uint32_t *looks)
+{
+    if (place > heap->num_jobs || *looks == 0)
+        return 0;
+    (*looks)--;
+    if (heap->entries[place].due_us > due_us)
+        return 0;
+    return heap->entries[place].job->work_ns + work_below(heap, 2 * place, due_us, looks) +
+           work_below(heap, 2 * place + 1, due_us, looks);
+}
+
+uint64_t rk_deadline_heap_work_by(const struct rk_deadline_heap *heap, uint64_t due_us, uint32_t *looks)
+{
+    return work_below(heap, 1, due_us, looks);
 }

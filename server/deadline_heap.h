@@ -1,6 +1,5 @@
-/* Waiting jobs, the one with the earliest deadline on top; among equal deadlines, and those without one, the first to
- * come. Bounded: all memory is taken when it is made. A job knows its place (job->place), so that it can leave from
- * anywhere. */
+/* Waiting jobs, the one that is due first (job->due_us) on top; among those due together, the first to come. Bounded:
+ * all memory is taken when it is made. A job knows its place (job->place), so that it can leave from anywhere. */
 #ifndef RANKD_SERVER_DEADLINE_HEAP_H
 #define RANKD_SERVER_DEADLINE_HEAP_H
 
@@ -12,7 +11,7 @@
 struct rk_deadline_heap {
     uint32_t num_jobs, capacity;
     struct rk_heap_entry {
-        uint64_t deadline_us, order;
+        uint64_t due_us, order;
         struct rk_job *job;
     } * entries; /* [1 + capacity]: the children of i are 2 i and 2 i + 1; 0 is free, so that a place is never 0 */
 };
@@ -27,6 +26,10 @@ const struct rk_heap_entry *rk_deadline_heap_top(const struct rk_deadline_heap *
 
 /* It must be in this heap. */
 void rk_deadline_heap_remove(struct rk_deadline_heap *heap, struct rk_job *job);
+
+/* The work (job->work_ns) that is due by then. Every job that is looked at counts *looks down; at 0 the sum is not
+ * whole. */
+uint64_t rk_deadline_heap_work_by(const struct rk_deadline_heap *heap, uint64_t due_us, uint32_t *looks);
 
 /* Is a to come before b? */
 bool rk_heap_entry_before(const struct rk_heap_entry *a, const struct rk_heap_entry *b);

@@ -49,9 +49,15 @@ void rk_express_destroy(struct rk_express *express)
     free(express);
 }
 
+bool rk_express_may_take(const struct rk_express *express, const struct rk_served_model *model, uint32_t num_candidates)
+{
+    return express->budget_ns > 0 && num_candidates <= MAX_CANDIDATES &&
+           rk_cost_curve_ns(&model->cost, num_candidates) <= express->budget_ns;
+}
+
 bool rk_express_take(struct rk_express *express, struct rk_job *job)
 {
-    if (express->budget_ns == 0 || job->request.num_candidates > MAX_CANDIDATES)
+    if (!rk_express_may_take(express, job->model, job->request.num_candidates))
         return false;
     const uint64_t cost_ns =
         rk_cost_curve_ns(&job->model->cost, job->request.num_candidates) + RK_COST_COLD_ROW_NS * job->request.num_ids;

@@ -25,6 +25,10 @@ void rk_express_destroy(struct rk_express *express); /* NULL is allowed; it must
 /* True: the filled job is taken, and settled by the next rk_express_run on this thread. */
 bool rk_express_take(struct rk_express *express, struct rk_job *job);
 
+/* May a request of so many candidates ever be taken? */
+bool rk_express_may_take(const struct rk_express *express, const struct rk_served_model *model,
+                         uint32_t num_candidates);
+
 /* Scores what was taken. */
 void rk_express_run(struct rk_express *express);
 

@@ -18,6 +18,7 @@
 #include "quant/base/arena.h"
 #include "quant/base/status.h"
 #include "server/mailbox.h"
+#include "server/refusal.h"
 #include "server/registry.h"
 
 struct rk_call;
@@ -35,14 +36,21 @@ struct rk_job {
     float *logits;                       /* [num_candidates][num_heads] */
     uint64_t deadline_us;                /* monotonic; UINT64_MAX: none */
     uint32_t priority;                   /* which class it is of (server/priorities.h) */
+    uint64_t client, connection;         /* whose it is, for fair shares: hashes */
+    size_t bytes;                        /* of memory that it takes, for the queue's bound */
     void (*settled)(struct rk_job *job); /* by the thread that accounted for the last candidate */
     void *service;                       /* whose job it is */
     void *details;                       /* the service's own, in the arena */
     struct rk_job_cost *cost;            /* NULL unless the caller asked for it (server/job_cost.h) */
 
     /* Under the queue's lock. */
-    uint32_t taken; /* candidates given to workers so far */
-    uint32_t place; /* where it waits in its heap (server/deadline_heap.h); 0: it does not */
+    uint32_t taken;               /* candidates given to workers so far */
+    uint32_t place;               /* where it waits in its heap (server/deadline_heap.h); 0: it does not */
+    struct rk_job *older, *newer; /* of its class, while it waits */
+    uint64_t queued_us;           /* since when */
+    uint64_t due_us;           /* what it is ordered by: its deadline, later for a client that is ahead of its share */
+    uint64_t work_ns;          /* of candidates not taken yet, predicted when it came */
+    struct rk_refusal refusal; /* why it was not taken, or sent away while it waited */
 
     /* Shared between the loop and the workers. */
     _Atomic uint32_t unsettled; /* candidates neither scored nor dropped */

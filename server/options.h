@@ -28,7 +28,11 @@ struct rk_options {
     uint64_t in_place_us;
     uint64_t max_batch;
     uint64_t max_queued_requests; /* per model and priority */
-    uint64_t retry_pushback_ms;
+    uint64_t max_queued_ms, max_queued_mib;
+    uint64_t queue_target_us, queue_interval_ms; /* of overload; target 0: there is none */
+    uint64_t degraded_candidates;                /* 0: never */
+    uint64_t max_pushback_ms;
+    uint64_t memory_limit_mib; /* 0: the control group's */
     uint64_t max_candidates, max_ids, max_message_bytes, min_compressed_bytes;
     uint64_t max_connections, max_connections_per_peer, max_streams;
     uint64_t handshake_timeout_s, idle_timeout_s, drain_timeout_s;

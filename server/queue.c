@@ -14,7 +14,10 @@ struct rk_queue {
     struct rk_schedule *schedule;
     uint32_t num_sleepers;
     bool stopped;
-    _Atomic uint64_t num_jobs, num_late; /* the schedule's, for those without the lock */
+    /* The schedule's, for those without the lock. */
+    _Atomic uint64_t num_jobs, num_late, num_refused[RK_NUM_REFUSAL_REASONS];
+    _Atomic uint32_t overloaded; /* bit by bit the classes */
+    uint32_t num_classes;
 };
 
 enum rk_status rk_queue_create(const struct rk_schedule_config *config, struct rk_queue **result,
@@ -29,6 +32,7 @@ enum rk_status rk_queue_create(const struct rk_schedule_config *config, struct r
         free(queue);
         return status;
     }
+    queue->num_classes = config->priorities->count;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_cond_init(&queue->work, NULL);
     *result = queue;
@@ -50,6 +54,13 @@ static void publish(struct rk_queue *queue)
 {
     atomic_store_explicit(&queue->num_jobs, rk_schedule_num_jobs(queue->schedule), memory_order_relaxed);
     atomic_store_explicit(&queue->num_late, rk_schedule_num_late(queue->schedule), memory_order_relaxed);
+    for (uint32_t r = 0; r < RK_NUM_REFUSAL_REASONS; r++)
+        atomic_store_explicit(&queue->num_refused[r], rk_schedule_num_refused(queue->schedule, r),
+                              memory_order_relaxed);
+    uint32_t overloaded = 0;
+    for (uint32_t c = 0; c < queue->num_classes; c++)
+        overloaded |= (uint32_t)rk_schedule_overloaded(queue->schedule, c) << c;
+    atomic_store_explicit(&queue->overloaded, overloaded, memory_order_relaxed);
 }
 
 enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_t now_us)
@@ -62,6 +73,17 @@ enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_
     if (wake)
         pthread_cond_signal(&queue->work);
     return status;
+}
+
+bool rk_queue_refuses(struct rk_queue *queue, const struct rk_ask *ask, uint64_t now_us, struct rk_refusal *refusal)
+{
+    if (rk_queue_num_jobs(queue) == 0)
+        return false;
+    pthread_mutex_lock(&queue->lock);
+    const bool refuses = !queue->stopped && rk_schedule_refuses(queue->schedule, ask, now_us, refusal);
+    publish(queue);
+    pthread_mutex_unlock(&queue->lock);
+    return refuses;
 }
 
 void rk_queue_cancel(struct rk_queue *queue, struct rk_job *job)
@@ -111,4 +133,14 @@ uint64_t rk_queue_num_jobs(const struct rk_queue *queue)
 uint64_t rk_queue_num_late(const struct rk_queue *queue)
 {
     return atomic_load_explicit(&queue->num_late, memory_order_relaxed);
+}
+
+uint64_t rk_queue_num_refused(const struct rk_queue *queue, enum rk_refusal_reason reason)
+{
+    return atomic_load_explicit(&queue->num_refused[reason], memory_order_relaxed);
+}
+
+bool rk_queue_overloaded(const struct rk_queue *queue, uint32_t priority)
+{
+    return (atomic_load_explicit(&queue->overloaded, memory_order_relaxed) >> priority & 1) != 0;
 }

@@ -20,6 +20,9 @@ void rk_queue_destroy(struct rk_queue *queue); /* must be empty, its workers gon
  * the job is still the caller's. */
 enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_t now_us);
 
+/* Would this request be refused now (rk_schedule_refuses)? Cheap where nothing waits. */
+bool rk_queue_refuses(struct rk_queue *queue, const struct rk_ask *ask, uint64_t now_us, struct rk_refusal *refusal);
+
 /* Settles what no worker has taken of a job that nobody waits for any more; nothing if all of it is, or if it was never
  * queued. By the thread that pushed it. */
 void rk_queue_cancel(struct rk_queue *queue, struct rk_job *job);
@@ -32,7 +35,9 @@ bool rk_queue_take(struct rk_queue *queue, struct rk_batch *batch);
 void rk_queue_stop(struct rk_queue *queue);
 
 /* By any thread. */
-uint64_t rk_queue_num_jobs(const struct rk_queue *queue); /* waiting, of all models */
+uint64_t rk_queue_num_jobs(const struct rk_queue *queue);                                   /* waiting, of all models */
+uint64_t rk_queue_num_refused(const struct rk_queue *queue, enum rk_refusal_reason reason); /* since it was made */
+bool rk_queue_overloaded(const struct rk_queue *queue, uint32_t priority);
 uint64_t
 rk_queue_num_late(const struct rk_queue *queue); /* never computed because of their deadline, since it was made */
 

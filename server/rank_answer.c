@@ -157,6 +157,8 @@ static enum rk_status build(struct rk_job *job, struct rk_rank_details *details)
     response.n_candidate_ids = rows->ids != NULL ? rows->count : 0;
     response.values = rows->values;
     response.n_values = rows->values != NULL ? rows->count : 0;
+    response.degraded = details->degraded;
+    response.ranked_candidates = details->degraded ? job->request.num_candidates : 0;
     if (order->value != NULL)
         response.value_model = (char *)order->value->name;
     return details->protocol->encode(job, &response, &details->answer, &details->answer_bytes);

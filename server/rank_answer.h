@@ -17,6 +17,7 @@ struct rk_rank_details {
     uint64_t start_us; /* when the request came; monotonic */
     Rankd__V1__RankRequest *message;
     struct rk_rank_order order;
+    bool degraded;   /* the job has the first candidates alone */
     uint8_t *answer; /* the encoded response, once it is made */
     size_t answer_bytes;
     struct rk_error error; /* or why there is none */

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/rank_peek.h"
 #include "proto/rankd.pb-c.h"
 #include "server/job.h"
 
@@ -20,6 +21,12 @@ struct rk_rank_entry {
 };
 
 struct rk_rank_protocol {
+    /* On the loop: what must be known of a message to refuse it undecoded; NULL: it has to be decoded. */
+    bool (*peek)(const uint8_t *bytes, size_t length, struct rk_rank_peek *peek);
+
+    /* Its answer can say that only the first candidates were ranked. */
+    bool can_degrade;
+
     /* On the loop: fills details->message in the job's arena, and details->extra with what the answer will need. The
      * job has its call and the call's deadline, which may be brought forward. Errors name the field and the value. */
     enum rk_status (*decode)(const struct rk_rank_entry *entry, struct rk_job *job, const uint8_t *bytes, size_t length,

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "proto/rank_codec.h"
 #include "server/clock.h"
@@ -20,7 +21,6 @@
 #include "server/rank_answer.h"
 
 #define MAX_REQUEST_ID_BYTES 128
-#define LATE_TEXT            "the deadline passed before the work began, or left too little time for it"
 
 /* ---- ending a call ---- */
 
@@ -57,9 +57,11 @@ static const char *failure_text(const struct rk_job *job, enum rk_status status)
     const struct rk_rank_details *details = job->details;
     if (details->error.text[0] != '\0')
         return details->error.text;
+    if (job->refusal.reason != RK_NOT_REFUSED)
+        return rk_refusal_text(job->refusal.reason);
     switch (status) {
     case RK_DEADLINE:
-        return LATE_TEXT;
+        return rk_refusal_text(RK_REFUSED_LATE);
     case RK_CORRUPT:
         return "the model's files were damaged while it was served; its scores cannot be trusted";
     case RK_CANCELLED:
@@ -69,6 +71,26 @@ static const char *failure_text(const struct rk_job *job, enum rk_status status)
     default:
         return "the engine failed";
     }
+}
+
+static void print_pushback(const struct rk_refusal *refusal, char *text, size_t capacity)
+{
+    snprintf(text, capacity, "%u", refusal->pushback_ms);
+}
+
+/* When a request that was sent away while it waited may come again. */
+static void add_pushback(const struct rk_job *job)
+{
+    char text[16];
+    print_pushback(&job->refusal, text, sizeof text);
+    rk_call_add_trailer(job->call, "grpc-retry-pushback-ms", text);
+}
+
+/* Its client has gone. Was that because it took until now? */
+static void count_late(struct rk_rank_service *service, const struct rk_job *job)
+{
+    if (atomic_load_explicit(&job->status, memory_order_relaxed) == RK_OK && job->deadline_us <= rk_clock_us())
+        rk_counter_add(&service->loop->counters.computed_late, 1);
 }
 
 static void deliver(void *receiver, struct rk_mail *mail)
@@ -82,11 +104,15 @@ static void deliver(void *receiver, struct rk_mail *mail)
         if (status == RK_OK && details->answer == NULL)
             status = details->error.status;
         const char *text = status != RK_OK ? failure_text(job, status) : NULL;
+        if (job->refusal.pushback_ms > 0 && details->protocol->reply == NULL)
+            add_pushback(job);
         status =
             details->protocol->reply != NULL ? details->protocol->reply(job, status, text) : reply(job, status, text);
         if (status == RK_OK)
             rk_counter_add(&service->models[job->model->index].candidates, job->request.num_candidates);
         count_end(service, job->model, status != RK_OK);
+    } else {
+        count_late(service, job);
     }
     rk_job_release(loop->jobs, job);
 }
@@ -247,6 +273,93 @@ static enum rk_status decode(const struct rk_rank_entry *entry, struct rk_job *j
     return entry->protocol->decode(entry, job, bytes, length, error);
 }
 
+/* ---- what is taken, and what is not ---- */
+
+/* Who shares with whom: a client is the first name of its certificate, or an address without the port. */
+static void identify(const struct rk_call *call, uint64_t *client, uint64_t *its_connection)
+{
+    const struct rk_connection *connection = rk_grpc_session_owner(rk_call_session(call));
+    const struct rk_peer *peer = rk_connection_peer(connection);
+    const char *name = peer->num_names > 0 ? peer->names[0] : peer->address;
+    const char *port = peer->num_names > 0 ? NULL : strrchr(name, ':');
+    *client = XXH3_64bits(name, port != NULL ? (size_t)(port - name) : strlen(name));
+    *its_connection = (uint64_t)(uintptr_t)connection;
+}
+
+static enum rk_status refuse(const struct rk_rank_service *service, const struct rk_served_model *model,
+                             uint32_t priority, const struct rk_refusal *why, struct rk_rank_refusal *refusal)
+{
+    const enum rk_status status = rk_refusal_status(why->reason);
+    if (why->pushback_ms > 0) {
+        print_pushback(why, refusal->pushback_ms_text, sizeof refusal->pushback_ms_text);
+        refusal->pushback_ms = refusal->pushback_ms_text;
+    }
+    return rk_error_set(&refusal->error, status, "%s; model '%s', priority %s", rk_refusal_text(why->reason),
+                        model->name, service->priorities->classes[priority].name);
+}
+
+/* So many of the candidates are ranked. */
+static uint32_t ranked_candidates(const struct rk_rank_entry *entry, uint32_t priority, uint32_t num_candidates)
+{
+    const struct rk_rank_service *service = entry->service;
+    const uint32_t most = service->degraded_candidates;
+    if (most == 0 || num_candidates <= most || !entry->protocol->can_degrade ||
+        !rk_queue_overloaded(service->queue, priority))
+        return num_candidates;
+    return most;
+}
+
+static bool copy_name(const uint8_t *bytes, size_t length, char *name, size_t capacity)
+{
+    if (length >= capacity || memchr(bytes, '\0', length) != NULL)
+        return false;
+    if (length > 0)
+        memcpy(name, bytes, length);
+    name[length] = '\0';
+    return true;
+}
+
+/* Is this message refused as it is? What cannot be told without decoding it is not. */
+static bool refused_undecoded(const struct rk_rank_entry *entry, struct rk_call *call, const uint8_t *bytes,
+                              size_t length, struct rk_rank_refusal *refusal)
+{
+    struct rk_rank_service *service = entry->service;
+    char name[RK_MAX_NAME_BYTES + 1], priority[RK_PRIORITY_NAME_BYTES];
+    struct rk_rank_peek peek;
+    struct rk_ask ask = {.deadline_us = rk_call_deadline_us(call), .bytes = length};
+    if (entry->protocol->peek == NULL || rk_queue_num_jobs(service->queue) == 0 ||
+        !entry->protocol->peek(bytes, length, &peek) || peek.num_candidates == 0 ||
+        !copy_name(peek.model, peek.model_bytes, name, sizeof name) ||
+        !copy_name(peek.priority, peek.priority_bytes, priority, sizeof priority) ||
+        rk_priorities_find(service->priorities, priority, &ask.priority, NULL) != RK_OK ||
+        (ask.model = rk_registry_find(service->registry, name)) == NULL ||
+        rk_express_may_take(service->express, ask.model, peek.num_candidates))
+        return false;
+    struct rk_refusal why;
+    ask.num_candidates = ranked_candidates(entry, ask.priority, peek.num_candidates);
+    identify(call, &ask.client, &ask.connection);
+    if (!rk_queue_refuses(service->queue, &ask, rk_clock_us(), &why))
+        return false;
+    refuse(service, ask.model, ask.priority, &why, refusal);
+    rk_call_note(call, ask.model->name, peek.num_candidates);
+    count_end(service, ask.model, true);
+    return true;
+}
+
+/* In an overload, the first candidates may have to do. */
+static void degrade(const struct rk_rank_entry *entry, struct rk_job *job)
+{
+    struct rk_rank_details *details = job->details;
+    const uint32_t num_candidates = job->request.num_candidates;
+    const uint32_t ranked = ranked_candidates(entry, job->priority, num_candidates);
+    if (ranked == num_candidates)
+        return;
+    job->request.num_ids = (uint64_t)((double)job->request.num_ids * ranked / num_candidates);
+    job->request.num_candidates = ranked; /* arrays go candidate by candidate: the others are left unread */
+    details->degraded = true;
+    rk_counter_add(&entry->service->loop->counters.degraded, 1);
+}
+
 /* To the express lane or the queue; it is theirs then. */
 static enum rk_status submit(struct rk_rank_service *service, struct rk_job *job)
 {
@@ -261,15 +374,10 @@ static enum rk_status submit(struct rk_rank_service *service, struct rk_job *job
 static void explain(const struct rk_rank_service *service, const struct rk_job *job, enum rk_status status,
                     struct rk_rank_refusal *refusal)
 {
-    if (status == RK_EXHAUSTED && refusal->error.status == RK_OK) {
-        rk_error_set(&refusal->error, status, "the queue of model '%s' for %s requests is full", job->model->name,
-                     service->priorities->classes[job->priority].name);
-        refusal->pushback_ms = service->pushback_ms;
-    } else if (status == RK_DEADLINE) {
-        rk_error_set(&refusal->error, status, LATE_TEXT);
-    } else if (status == RK_CANCELLED) {
+    if (job->refusal.reason != RK_NOT_REFUSED)
+        refuse(service, job->model, job->priority, &job->refusal, refusal);
+    else if (status == RK_CANCELLED)
         rk_error_set(&refusal->error, status, "the server is stopping");
-    }
 }
 
 struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *call, const uint8_t *bytes,
@@ -277,6 +385,14 @@ struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *
 {
     struct rk_rank_service *service = entry->service;
     *refusal = (struct rk_rank_refusal){0};
+    if (rk_memory_limit_reached(service->memory, length, rk_call_start_us(call))) {
+        rk_error_set(&refusal->error, RK_EXHAUSTED, "%s", rk_refusal_text(RK_REFUSED_MEMORY));
+        rk_counter_add(&service->loop->counters.refused_for_memory, 1);
+        count_end(service, NULL, true);
+        return NULL;
+    }
+    if (refused_undecoded(entry, call, bytes, length, refusal))
+        return NULL;
     struct rk_job *job = rk_job_acquire(service->loop->jobs);
     if (job == NULL) {
         rk_error_set(&refusal->error, RK_NO_MEMORY, "out of memory for the request");
@@ -291,8 +407,12 @@ struct rk_job *rk_rank_begin(const struct rk_rank_entry *entry, struct rk_call *
         status = fill(service, job, job->details, &refusal->error);
     if (job->model != NULL)
         rk_call_note(call, job->model->name, job->request.num_candidates);
-    if (status == RK_OK)
+    if (status == RK_OK) {
+        degrade(entry, job);
+        identify(call, &job->client, &job->connection);
+        job->bytes = job->arena.used_bytes;
         status = start_cost(job, &refusal->error);
+    }
     if (job->request.out_of_range_ids > 0) /* refused or not */
         rk_counter_add(&service->models[job->model->index].out_of_range_ids, job->request.out_of_range_ids);
     if (status == RK_OK)
@@ -339,4 +459,5 @@ static enum rk_status encode_rank(struct rk_job *job, const Rankd__V1__RankRespo
     return rk_rank_response_encode(response, &job->arena, bytes, length);
 }
 
-const struct rk_rank_protocol rk_rank_protocol = {.decode = decode_rank, .encode = encode_rank};
+const struct rk_rank_protocol rk_rank_protocol = {
+    .peek = rk_rank_peek, .can_degrade = true, .decode = decode_rank, .encode = encode_rank};

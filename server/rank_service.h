@@ -9,6 +9,7 @@
 #include "server/express.h"
 #include "server/grpc/session.h"
 #include "server/loop.h"
+#include "server/memory_limit.h"
 #include "server/priorities.h"
 #include "server/queue.h"
 #include "server/rank_protocol.h"
@@ -22,7 +23,8 @@ struct rk_rank_service {
     const struct rk_priorities *priorities;
     struct rk_model_counters *models; /* [registry->num_models] */
     struct rk_request_limits limits;
-    char pushback_ms[16]; /* the retry hint, as it is sent */
+    struct rk_memory_limit *memory;
+    uint32_t degraded_candidates; /* of a request that are ranked in an overload; 0: all */
 };
 
 extern const struct rk_rank_protocol rk_rank_protocol; /* a RankRequest and a RankResponse as they are */
@@ -33,8 +35,9 @@ struct rk_method rk_rank_entry_method(struct rk_rank_entry *entry, const char *p
 /* ---- for methods of their own kind (server/rank_stream.c) ---- */
 
 struct rk_rank_refusal {
-    struct rk_error error;   /* status and text for the caller */
-    const char *pushback_ms; /* NULL, or when it may try again */
+    struct rk_error error;     /* status and text for the caller */
+    const char *pushback_ms;   /* NULL, or when it may try again */
+    char pushback_ms_text[16]; /* what it points to */
 };
 
 /* Decodes, checks and queues. The job comes back by the protocol's `reply`, on this thread, in a later turn, unless it

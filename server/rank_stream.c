@@ -180,12 +180,15 @@ static enum rk_status reply(struct rk_job *job, enum rk_status status, const cha
         status = rk_call_send(stream->call, details->answer, details->answer_bytes);
         sent(stream, status);
     } else {
-        sent(stream, send_error(stream, item->id, status, text, NULL));
+        char pushback_ms[16];
+        snprintf(pushback_ms, sizeof pushback_ms, "%u", job->refusal.pushback_ms);
+        sent(stream, send_error(stream, item->id, status, text, job->refusal.pushback_ms > 0 ? pushback_ms : NULL));
     }
     return status;
 }
 
-static const struct rk_rank_protocol protocol = {.decode = decode, .encode = encode, .reply = reply};
+static const struct rk_rank_protocol protocol = {
+    .can_degrade = true, .decode = decode, .encode = encode, .reply = reply};
 
 /* ---- calls ---- */
 

@@ -12,7 +12,7 @@
 
 #define ARENA_CHUNK_BYTES 4096
 
-static void init_rank(struct rk_services *services, const struct rk_daemon *daemon, struct rk_loop *loop,
+static void init_rank(struct rk_services *services, struct rk_daemon *daemon, struct rk_loop *loop,
                       struct rk_express *express, struct rk_model_counters *models)
 {
     const struct rk_options *options = &daemon->options;
@@ -24,8 +24,9 @@ static void init_rank(struct rk_services *services, const struct rk_daemon *daem
         .priorities = &daemon->priorities,
         .models = models,
         .limits = {.max_candidates = (uint32_t)options->max_candidates, .max_ids = options->max_ids},
+        .memory = &daemon->memory,
+        .degraded_candidates = (uint32_t)options->degraded_candidates,
     };
-    snprintf(services->rank.pushback_ms, sizeof services->rank.pushback_ms, "%u", (unsigned)options->retry_pushback_ms);
     services->rank_entry = (struct rk_rank_entry){.service = &services->rank, .protocol = &rk_rank_protocol};
 }
 
@@ -116,7 +117,7 @@ static enum rk_status add_access_log(struct rk_services *services, const struct 
     return RK_OK;
 }
 
-enum rk_status rk_services_init(struct rk_services *services, const struct rk_daemon *daemon, struct rk_loop *loop,
+enum rk_status rk_services_init(struct rk_services *services, struct rk_daemon *daemon, struct rk_loop *loop,
                                 struct rk_express *express, struct rk_model_counters *models, struct rk_error *error)
 {
     struct rk_method *methods = services->methods;

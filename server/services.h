@@ -36,7 +36,7 @@ struct rk_services {
 
 /* The daemon's registry, queue and options stand; models: the loop's counters. The services must not move, and outlive
  * the sessions. RK_NO_MEMORY; deinit is due in every case. */
-enum rk_status rk_services_init(struct rk_services *services, const struct rk_daemon *daemon, struct rk_loop *loop,
+enum rk_status rk_services_init(struct rk_services *services, struct rk_daemon *daemon, struct rk_loop *loop,
                                 struct rk_express *express, struct rk_model_counters *models, struct rk_error *error);
 void rk_services_deinit(struct rk_services *services);
 

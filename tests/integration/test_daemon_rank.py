@@ -220,8 +220,8 @@ class TestUnderLoad(unittest.TestCase):
             for call in calls:
                 call.result()
             wait_for(lambda: status(server).queued == 0, "the queue is empty")
-            self.assertGreater(codes.count(CODE.DEADLINE_EXCEEDED), 0, codes)
-            self.assertEqual(set(codes) - {CODE.OK, CODE.DEADLINE_EXCEEDED}, set())
+            self.assertLess(codes.count(CODE.OK), 40, codes)
+            self.assertEqual(set(codes) - {CODE.OK, CODE.DEADLINE_EXCEEDED, CODE.RESOURCE_EXHAUSTED}, set())
             after = status(server)
             computed = after.batched_candidates - LARGE * self.NUM_BIG
             self.assertLessEqual(computed, 7 * (40 - after.late), f"{after.late} were late")
@@ -243,15 +243,18 @@ class TestUnderLoad(unittest.TestCase):
             self.assertEqual((after.queued, after.late), (0, 0))
 
     def test_a_full_queue_refuses_with_a_retry_hint_and_serves_what_it_took(self):
-        with RankdServer(self.repository, *self.ONE_WORKER, "--max-queued-requests", 3, "--retry-pushback-ms", 123) as server:
+        with RankdServer(self.repository, *self.ONE_WORKER, "--max-queued-requests", 3, "--max-pushback-ms", 123) as server:
             calls = self.start(server, 60)
             codes = [call.code() for call in calls]
             self.assertGreaterEqual(codes.count(CODE.OK), 3)
             self.assertGreater(codes.count(CODE.RESOURCE_EXHAUSTED), 0)
             self.assertEqual(set(codes), {CODE.OK, CODE.RESOURCE_EXHAUSTED})
             refused = next(call for call in calls if call.code() == CODE.RESOURCE_EXHAUSTED)
-            self.assertIn(("grpc-retry-pushback-ms", "123"), [tuple(pair) for pair in refused.trailing_metadata()])
-            self.assertEqual(refused.details(), "the queue of model 'slow' for interactive requests is full")
+            hints = [int(value) for name, value in refused.trailing_metadata() if name == "grpc-retry-pushback-ms"]
+            self.assertEqual(len(hints), 1)
+            self.assertTrue(1 <= hints[0] <= 123, hints)
+            self.assertIn("the queue is full", refused.details())
+            self.assertIn("model 'slow', priority interactive", refused.details())
 
     def test_batches_form_by_themselves_while_workers_are_busy(self):
         with RankdServer(self.repository, *self.ONE_WORKER) as server:

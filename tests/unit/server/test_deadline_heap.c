@@ -18,8 +18,8 @@ static struct rk_job *first_of(struct rk_job *jobs, const uint64_t *orders)
 {
     struct rk_job *first = NULL;
     for (int i = 0; i < JOBS; i++)
-        if (jobs[i].place != 0 && (first == NULL || jobs[i].deadline_us < first->deadline_us ||
-                                   (jobs[i].deadline_us == first->deadline_us && orders[i] < orders[first - jobs])))
+        if (jobs[i].place != 0 && (first == NULL || jobs[i].due_us < first->due_us ||
+                                   (jobs[i].due_us == first->due_us && orders[i] < orders[first - jobs])))
             first = &jobs[i];
     return first;
 }
@@ -35,7 +35,7 @@ Test(deadline_heap, the_earliest_deadline_is_on_top_whatever_comes_and_goes)
         const uint64_t i = random_below(&random, JOBS);
         if (jobs[i].place == 0) {
             static const uint64_t rare[] = {0, 1, UINT64_MAX - 1, UINT64_MAX};
-            jobs[i].deadline_us =
+            jobs[i].due_us =
                 random_below(&random, 3) == 0 ? rare[random_below(&random, 4)] : random_below(&random, 20);
             orders[i] = order++;
             cr_assert(rk_deadline_heap_add(&heap, &jobs[i], orders[i]));

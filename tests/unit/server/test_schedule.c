@@ -89,8 +89,10 @@ static bool fill(uint32_t num_idle)
 static void compute(void)
 {
     now_us += batch.predicted_ns / 1000;
+    batch.took_ns = batch.predicted_ns;
     rk_batch_settle_dropped(&batch);
     rk_batch_settle(&batch, RK_OK);
+    rk_schedule_learn(schedule, &batch);
 }
 
 static uint64_t batch_us(uint32_t num_candidates)
@@ -289,7 +291,7 @@ Test(schedule, a_batch_grows_only_as_long_as_its_tightest_deadline_is_met, .init
 {
     struct rk_job jobs[10];
     for (int i = 0; i < 10; i++)
-        add(init_job(&jobs[i], 0, 0, 5, NOW_US + batch_us(23) + (uint64_t)i));
+        add(init_job(&jobs[i], 0, 0, 5, NOW_US + batch_us(23) + (i > 0 ? 1000 * MS : 0)));
     cr_assert(fill(0));
     cr_expect_eq(batch.num_candidates, 20, "%u candidates", batch.num_candidates);
     cr_expect_eq(batch.jobs[0], &jobs[0]);
