@@ -48,9 +48,9 @@ struct rk_job {
     uint32_t place;               /* where it waits in its heap (server/deadline_heap.h); 0: it does not */
     struct rk_job *older, *newer; /* of its class, while it waits */
     uint64_t queued_us;           /* since when */
-    uint64_t due_us;           /* what it is ordered by: its deadline, later for a client that is ahead of its share */
-    uint64_t work_ns;          /* of candidates not taken yet, predicted when it came */
-    struct rk_refusal refusal; /* why it was not taken, or sent away while it waited */
+    uint64_t due_us;  /* what it is ordered by: its deadline, later for a client that is ahead of its share */
+    uint64_t work_ns; /* of candidates not taken yet, predicted when it came */
+    struct rk_job_refusal refusal; /* why it was not taken, or sent away while it waited */
 
     /* Shared between the loop and the workers. */
     _Atomic uint32_t unsettled; /* candidates neither scored nor dropped */

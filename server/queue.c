@@ -75,7 +75,7 @@ enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_
     return status;
 }
 
-bool rk_queue_refuses(struct rk_queue *queue, const struct rk_ask *ask, uint64_t now_us, struct rk_refusal *refusal)
+bool rk_queue_refuses(struct rk_queue *queue, const struct rk_ask *ask, uint64_t now_us, struct rk_job_refusal *refusal)
 {
     if (rk_queue_num_jobs(queue) == 0)
         return false;

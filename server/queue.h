@@ -21,7 +21,8 @@ void rk_queue_destroy(struct rk_queue *queue); /* must be empty, its workers gon
 enum rk_status rk_queue_push(struct rk_queue *queue, struct rk_job *job, uint64_t now_us);
 
 /* Would this request be refused now (rk_schedule_refuses)? Cheap where nothing waits. */
-bool rk_queue_refuses(struct rk_queue *queue, const struct rk_ask *ask, uint64_t now_us, struct rk_refusal *refusal);
+bool rk_queue_refuses(struct rk_queue *queue, const struct rk_ask *ask, uint64_t now_us,
+                      struct rk_job_refusal *refusal);
 
 /* Settles what no worker has taken of a job that nobody waits for any more; nothing if all of it is, or if it was never
  * queued. By the thread that pushed it. */

@@ -73,7 +73,7 @@ static const char *failure_text(const struct rk_job *job, enum rk_status status)
     }
 }
 
-static void print_pushback(const struct rk_refusal *refusal, char *text, size_t capacity)
+static void print_pushback(const struct rk_job_refusal *refusal, char *text, size_t capacity)
 {
     snprintf(text, capacity, "%u", refusal->pushback_ms);
 }
@@ -287,7 +287,7 @@ static void identify(const struct rk_call *call, uint64_t *client, uint64_t *its
 }
 
 static enum rk_status refuse(const struct rk_rank_service *service, const struct rk_served_model *model,
-                             uint32_t priority, const struct rk_refusal *why, struct rk_rank_refusal *refusal)
+                             uint32_t priority, const struct rk_job_refusal *why, struct rk_rank_refusal *refusal)
 {
     const enum rk_status status = rk_refusal_status(why->reason);
     if (why->pushback_ms > 0) {
@@ -335,7 +335,7 @@ static bool refused_undecoded(const struct rk_rank_entry *entry, struct rk_call 
         (ask.model = rk_registry_find(service->registry, name)) == NULL ||
         rk_express_may_take(service->express, ask.model, peek.num_candidates))
         return false;
-    struct rk_refusal why;
+    struct rk_job_refusal why;
     ask.num_candidates = ranked_candidates(entry, ask.priority, peek.num_candidates);
     identify(call, &ask.client, &ask.connection);
     if (!rk_queue_refuses(service->queue, &ask, rk_clock_us(), &why))

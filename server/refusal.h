@@ -18,7 +18,7 @@ enum rk_refusal_reason {
     RK_NUM_REFUSAL_REASONS
 };
 
-struct rk_refusal {
+struct rk_job_refusal {
     enum rk_refusal_reason reason;
     uint32_t pushback_ms; /* when the caller may try again; 0: there is no use in that */
 };

@@ -98,7 +98,7 @@ enum rk_status rk_schedule_add(struct rk_schedule *schedule, struct rk_job *job,
     }
     rk_shares_charge(class->shares, job->client, job->connection, judgement.work_ns / schedule->config.num_workers,
                      judgement.wait_us, now_us);
-    job->refusal = (struct rk_refusal){0};
+    job->refusal = (struct rk_job_refusal){0};
     job->due_us = judgement.due_us;
     job->work_ns = judgement.work_ns;
     job->queued_us = now_us;

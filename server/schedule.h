@@ -66,7 +66,7 @@ void rk_schedule_destroy(struct rk_schedule *schedule); /* NULL is allowed */
 
 /* Would it be refused now? So a request can be sent away before it is decoded. True: it is, and counted. */
 bool rk_schedule_refuses(struct rk_schedule *schedule, const struct rk_ask *ask, uint64_t now_us,
-                         struct rk_refusal *refusal);
+                         struct rk_job_refusal *refusal);
 
 /* Takes a filled job. RK_EXHAUSTED, RK_DEADLINE: it is refused, job->refusal says why. On failure the job is still the
  * caller's. */

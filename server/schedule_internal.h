@@ -92,6 +92,6 @@ void rk_schedule_judge(struct rk_schedule *schedule, const struct rk_ask *ask, u
 
 /* Counts a refusal and says when to come again. */
 void rk_schedule_refuse(struct rk_schedule *schedule, const struct rk_class *class, enum rk_refusal_reason reason,
-                        uint64_t wait_us, struct rk_refusal *refusal);
+                        uint64_t wait_us, struct rk_job_refusal *refusal);
 
 #endif

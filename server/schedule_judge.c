@@ -193,17 +193,17 @@ static uint32_t pushback_ms(struct rk_schedule *schedule, const struct rk_class 
 }
 
 void rk_schedule_refuse(struct rk_schedule *schedule, const struct rk_class *class, enum rk_refusal_reason reason,
-                        uint64_t wait, struct rk_refusal *refusal)
+                        uint64_t wait, struct rk_job_refusal *refusal)
 {
     schedule->num_refused[reason]++;
     schedule->num_late += reason == RK_REFUSED_LATE || reason == RK_REFUSED_BEHIND;
-    *refusal = (struct rk_refusal){.reason = reason};
+    *refusal = (struct rk_job_refusal){.reason = reason};
     if (reason != RK_REFUSED_LATE) /* an idle server could not do it either */
         refusal->pushback_ms = pushback_ms(schedule, class, wait);
 }
 
 bool rk_schedule_refuses(struct rk_schedule *schedule, const struct rk_ask *ask, uint64_t now_us,
-                         struct rk_refusal *refusal)
+                         struct rk_job_refusal *refusal)
 {
     struct rk_judgement judgement;
     rk_schedule_judge(schedule, ask, now_us, false, &judgement);
