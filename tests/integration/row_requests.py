@@ -2,7 +2,13 @@
 
 import json
 
+import numpy
+
 from rankd_fixture import reference_models
+import inference_pb2
+import predictor_pb2
+
+TYPES = {"FP32": (numpy.float32, "fp32_contents"), "INT32": (numpy.int32, "int_contents"), "INT64": (numpy.int64, "int64_contents")}
 
 
 def features_of(model):
@@ -51,3 +57,34 @@ def tensors(model, request, apart=False, index_type="INT64", length_type="INT64"
                 + make("", sides["candidate"], candidates, [row.get("dense", []) for row in candidates]))
     rows = tiled(request)
     return make("", features, rows, [row["dense"] for row in rows])
+
+
+def infer_request(model, inputs, raw=True, **fields):
+    """A ModelInferRequest of such inputs."""
+    request = inference_pb2.ModelInferRequest(model_name=model, **fields)
+    for name, datatype, shape, values in inputs:
+        tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+        kind, typed = TYPES[datatype]
+        if raw:
+            request.raw_input_contents.append(numpy.asarray(values, kind).tobytes())
+        else:
+            getattr(tensor.contents, typed).extend(numpy.asarray(values, kind).tolist())
+    return request
+
+
+def prediction_request(model, request, length_type=numpy.int32, id_type=numpy.int64):
+    """A JSON request as TorchRec's PredictionRequest."""
+    rows, features = tiled(request), features_of(model)
+    message = predictor_pb2.PredictionRequest(batch_size=len(rows))
+    dense = [value for row in rows for value in row["dense"]]
+    message.float_features.num_features = len(rows[0]["dense"])
+    message.float_features.values = numpy.asarray(dense, numpy.float32).tobytes()
+    for weighted, sparse in ((False, message.id_list_features), (True, message.id_score_list_features)):
+        chosen = [feature for feature in features if bool(feature.get("weighted")) == weighted]
+        lengths, ids, weights = bags(chosen, rows)
+        sparse.num_features = len(chosen)
+        sparse.lengths = numpy.asarray(lengths, length_type).tobytes()
+        sparse.values = numpy.asarray(ids, id_type).tobytes()
+        if weighted:
+            sparse.weights = numpy.asarray(weights, numpy.float32).tobytes()
+    return message

@@ -6,6 +6,7 @@ must not move at all while some thousand more are answered."""
 
 import mmap
 import os
+import queue
 import struct
 import threading
 import unittest
@@ -114,6 +115,36 @@ class TestMalloc(unittest.TestCase):
 
     def test_neither_do_its_workers_need_any(self):
         self.expect_no_allocation("--in-place-us", 0)
+
+    def test_neither_do_the_other_ways_to_ask_nor_the_access_log(self):
+        from row_requests import infer_request, prediction_request, tensors
+        import rankd_pb2
+        some = [dict(request, candidates=request["candidates"][:1 + i * 3]) for i, request in enumerate(requests_of("steam")[:40])]
+        asked = [("/inference.GRPCInferenceService/ModelInfer",
+                  [infer_request("steam", tensors("steam", each, i % 2 == 0), i % 3 > 0) for i, each in enumerate(some)]),
+                 ("/predictor.Predictor/Predict", [prediction_request("steam", each) for each in some])]
+        asked = [(path, [request.SerializeToString() for request in requests]) for path, requests in asked]
+        streamed = [rankd_pb2.RankStreamRequest(id=i, request=rank_request("steam", each)).SerializeToString() for i, each in enumerate(some)]
+        with CountedServer("--access-log", scratch("malloc") / "access.log") as server:
+            methods = [(server.channel.unary_unary(path), requests) for path, requests in asked]
+            questions = queue.Queue()
+            stream = server.channel.stream_stream("/rankd.v1.Ranking/RankStream")(iter(questions.get, None), timeout=300)
+
+            def ask(rounds):
+                for i in range(rounds):
+                    for method, requests in methods:
+                        method(requests[i % len(requests)], timeout=30, metadata=[("traceparent", f"00-{i + 1:032x}-00f067aa0ba902b7-01")])
+                    for j in range(4):
+                        questions.put(streamed[(i + j) % len(streamed)])
+                    for _ in range(4):
+                        next(stream)
+            ask(1000)
+            warm = server.allocations()
+            server.name_callers(True)
+            ask(500)
+            server.name_callers(False)
+            self.assertEqual(server.allocations() - warm, 0, f"{warm} allocations before them:\n{server.log()[-8000:]}")
+            questions.put(None)
 
     def test_a_new_connection_to_a_warm_server_costs_little(self):
         with CountedServer() as server:

@@ -9,29 +9,16 @@ import grpc
 import numpy
 
 from rankd_fixture import RankdServer, TIME_SCALE, expected_of, main, rank_request, reference_models, repository_of, requests_of, seed
-from row_requests import tensors
+from row_requests import infer_request, tensors
 import inference_pb2 as pb
 
 CODE = grpc.StatusCode
 SECONDS = 20 * TIME_SCALE
-TYPES = {"FP32": (numpy.float32, "fp32_contents"), "INT32": (numpy.int32, "int_contents"), "INT64": (numpy.int64, "int64_contents")}
 
 
 def call(server, method, request):
     response = getattr(pb, f"{method}Response")
     return server.channel.unary_unary(f"/inference.GRPCInferenceService/{method}", request.SerializeToString, response.FromString)(request, timeout=SECONDS)
-
-
-def infer_request(model, inputs, raw=True, **fields):
-    request = pb.ModelInferRequest(model_name=model, **fields)
-    for name, datatype, shape, values in inputs:
-        tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
-        kind, typed = TYPES[datatype]
-        if raw:
-            request.raw_input_contents.append(numpy.asarray(values, kind).tobytes())
-        else:
-            getattr(tensor.contents, typed).extend(numpy.asarray(values, kind).tolist())
-    return request
 
 
 def outputs(response):

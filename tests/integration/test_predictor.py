@@ -8,28 +8,11 @@ import grpc
 import numpy
 
 from rankd_fixture import RankdServer, TIME_SCALE, main, rank_request, repository_of, requests_of, seed
-from row_requests import bags, features_of, tiled
+from row_requests import prediction_request
 import predictor_pb2 as pb
 
 CODE = grpc.StatusCode
 SECONDS = 20 * TIME_SCALE
-
-
-def prediction_request(model, request, length_type=numpy.int32, id_type=numpy.int64):
-    rows, features = tiled(request), features_of(model)
-    message = pb.PredictionRequest(batch_size=len(rows))
-    dense = [value for row in rows for value in row["dense"]]
-    message.float_features.num_features = len(rows[0]["dense"])
-    message.float_features.values = numpy.asarray(dense, numpy.float32).tobytes()
-    for weighted, sparse in ((False, message.id_list_features), (True, message.id_score_list_features)):
-        chosen = [feature for feature in features if bool(feature.get("weighted")) == weighted]
-        lengths, ids, weights = bags(chosen, rows)
-        sparse.num_features = len(chosen)
-        sparse.lengths = numpy.asarray(lengths, length_type).tobytes()
-        sparse.values = numpy.asarray(ids, id_type).tobytes()
-        if weighted:
-            sparse.weights = numpy.asarray(weights, numpy.float32).tobytes()
-    return message
 
 
 def predict(server, request, model=None):
