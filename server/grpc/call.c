@@ -245,11 +245,11 @@ static void deliver(struct rk_call *call)
     struct rk_deframer message = call->deframer;
     call->deframer = (struct rk_deframer){.takes_compressed = message.takes_compressed};
     call->has_message = false;
-    if (rk_deframer_is_compressed(&message)) {
+    call->was_compressed = rk_deframer_is_compressed(&message);
+    if (call->was_compressed)
         deliver_inflated(call, message.message, message.length);
-    } else {
+    else
         call_method(call, message.message, message.length);
-    }
     rk_deframer_next(&message, call->session->pool, &call->session->assembly_budget);
 }
 
@@ -361,6 +361,11 @@ const char *rk_call_path(const struct rk_call *call)
 const char *rk_call_metadata(const struct rk_call *call, const char *name)
 {
     return rk_request_headers_find(&call->headers, name);
+}
+
+bool rk_call_message_was_compressed(const struct rk_call *call)
+{
+    return call->was_compressed;
 }
 
 void rk_call_note(struct rk_call *call, const char *subject, uint64_t amount)

@@ -39,9 +39,10 @@ struct rk_call {
     bool feeding;  /* inside rk_call_feed */
     uint8_t *held; /* what arrived while it was paused; a pool block, or NULL */
     size_t held_bytes, held_fed, held_capacity;
-    size_t unconsumed; /* bytes for which the peer has not got its window back */
-    bool known;        /* the method has been called */
-    bool ended;        /* answered or cancelled: the owner's handle is gone */
+    size_t unconsumed;   /* bytes for which the peer has not got its window back */
+    bool was_compressed; /* the message that the method has, or last had */
+    bool known;          /* the method has been called */
+    bool ended;          /* answered or cancelled: the owner's handle is gone */
 
     bool response_begun; /* the response's headers are submitted, its messages flow */
     bool trailers_ready; /* status and trailers stand: they follow the last message */

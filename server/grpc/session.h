@@ -154,6 +154,8 @@ void *rk_call_data(const struct rk_call *call);
  * it among its trailers. */
 void rk_call_add_header(struct rk_call *call, const char *name, const char *value);
 
+bool rk_call_message_was_compressed(const struct rk_call *call); /* that which is being handed over */
+
 /* Whether the messages that follow are compressed, if the peer takes gzip, and min_compressed_bytes is set or this is
  * said before the first one. Without it, their size decides. */
 void rk_call_compress(struct rk_call *call, bool on);
