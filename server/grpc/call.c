@@ -138,7 +138,7 @@ static bool one_request_message(const struct rk_call *call)
     return call->method->kind != RK_METHOD_BIDI;
 }
 
-static void refuse(struct rk_call *call, const struct rk_refusal *refusal)
+static void refuse(struct rk_call *call, const struct rk_header_refusal *refusal)
 {
     call->ended = true;
     if (strcmp(refusal->http_status, "200") == 0) {
@@ -165,7 +165,7 @@ static bool start_timeout(struct rk_call *call, uint64_t timeout_us)
 void rk_call_headers_done(struct rk_call *call)
 {
     struct rk_grpc_session *session = call->session;
-    struct rk_refusal refusal;
+    struct rk_header_refusal refusal;
     uint64_t timeout_us;
     if (!rk_request_headers_check(&call->headers, session->config, &call->method, &timeout_us, &refusal)) {
         refuse(call, &refusal);
@@ -187,7 +187,7 @@ uint8_t *rk_call_answer_before_reset(struct rk_call *call, size_t *bytes)
     struct rk_grpc_session *session = call->session;
     if (call->ended || call->method != NULL || !rk_request_headers_path_lacks_slash(&call->headers))
         return NULL;
-    struct rk_refusal refusal;
+    struct rk_header_refusal refusal;
     uint64_t timeout_us;
     if (rk_request_headers_check(&call->headers, session->config, &call->method, &timeout_us, &refusal) ||
         strcmp(refusal.http_status, "200") != 0)

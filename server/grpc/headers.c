@@ -147,17 +147,17 @@ void rk_request_headers_deinit(struct rk_request_headers *headers, struct rk_poo
     *headers = (struct rk_request_headers){0};
 }
 
-static bool refuse_http(struct rk_refusal *refusal, const char *http_status)
+static bool refuse_http(struct rk_header_refusal *refusal, const char *http_status)
 {
-    *refusal = (struct rk_refusal){.http_status = http_status};
+    *refusal = (struct rk_header_refusal){.http_status = http_status};
     return false;
 }
 
-static bool refuse(struct rk_refusal *refusal, enum rk_grpc_status status, const char *what, nghttp2_vec value,
+static bool refuse(struct rk_header_refusal *refusal, enum rk_grpc_status status, const char *what, nghttp2_vec value,
                    const char *fix)
 {
     int shown = value.len < SHOWN_BYTES ? (int)value.len : SHOWN_BYTES;
-    *refusal = (struct rk_refusal){.http_status = "200", .status = status};
+    *refusal = (struct rk_header_refusal){.http_status = "200", .status = status};
     snprintf(refusal->message, sizeof refusal->message, "%s%.*s%s", what, shown, (const char *)value.base, fix);
     return false;
 }
@@ -188,7 +188,7 @@ bool rk_request_headers_path_lacks_slash(const struct rk_request_headers *header
 }
 
 bool rk_request_headers_check(const struct rk_request_headers *headers, const struct rk_grpc_session_config *config,
-                              const struct rk_method **method, uint64_t *timeout_us, struct rk_refusal *refusal)
+                              const struct rk_method **method, uint64_t *timeout_us, struct rk_header_refusal *refusal)
 {
     if (!headers->is_post)
         return refuse_http(refusal, "405");

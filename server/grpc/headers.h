@@ -43,7 +43,7 @@ bool rk_request_headers_say_gzip(const struct rk_request_headers *headers);
 bool rk_request_headers_path_lacks_slash(const struct rk_request_headers *headers);
 
 /* What to tell a caller whose headers do not make a call that we serve. */
-struct rk_refusal {
+struct rk_header_refusal {
     const char *http_status; /* "200": it is gRPC, and the next two count */
     enum rk_grpc_status status;
     bool names_encodings; /* adds grpc-accept-encoding */
@@ -52,6 +52,6 @@ struct rk_refusal {
 
 /* Finds the method and the timeout (UINT64_MAX: none). False when the call is to be refused. */
 bool rk_request_headers_check(const struct rk_request_headers *headers, const struct rk_grpc_session_config *config,
-                              const struct rk_method **method, uint64_t *timeout_us, struct rk_refusal *refusal);
+                              const struct rk_method **method, uint64_t *timeout_us, struct rk_header_refusal *refusal);
 
 #endif
