@@ -22,7 +22,7 @@
  *   its client     then asks for more than its share (server/shares.h), and somebody has to wait at all
  *
  * so that what was taken is done, and what is refused is told at once. Clients that are ahead of their share are
- * ordered later by their lead, whether there is an overload or not. Should predictions be so wrong that what waits in
+ * ordered later by their lead while there is no overload. Should predictions be so wrong that what waits in
  * an overload waits for longer than the bound all the same, the newest goes first and the oldest are sent away. */
 #ifndef RANKD_SERVER_SCHEDULE_H
 #define RANKD_SERVER_SCHEDULE_H

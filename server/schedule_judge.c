@@ -5,6 +5,7 @@
 #define LEARNING       16   /* about so many batches are remembered */
 #define MAX_CORRECTION 16.0 /* a curve is not wrong by more, either way */
 #define MAX_REFUSED    32   /* in a row without a batch */
+#define URGENT_BOUNDS  2    /* in an overload, a deadline within so many bounds is urgent */
 #define MAX_LOOKS      256  /* at waiting jobs, to know what is due before a new one */
 
 /* ---- predictions ---- */
@@ -106,10 +107,14 @@ static uint64_t wait_until_due_us(const struct rk_schedule *schedule, const stru
     return rk_schedule_wait_us(schedule, class, looks > 0 ? ahead_ns : class->work_ns);
 }
 
-/* What it is ordered by: all that have a deadline before those that have none, and these as they came. */
-static uint64_t due_us(uint64_t deadline_us, uint64_t lead_us, uint64_t now_us)
+/* What a request is ordered by: all that have a deadline before those that have none, and these as they came. In an
+ * overload nobody waits for long, so that all that is not more urgent goes as it came. */
+static uint64_t due_us(const struct rk_class *class, uint64_t deadline_us, uint64_t lead_us, uint64_t now_us)
 {
     const uint64_t never_us = UINT64_MAX / 2; /* and more time until the end than anybody is ahead */
+    const uint64_t soon_us = now_us + URGENT_BOUNDS * rk_overload_bound_us(&class->overload);
+    if (class->overload.active)
+        return deadline_us < soon_us ? deadline_us : soon_us;
     if (deadline_us == UINT64_MAX)
         return never_us + now_us + lead_us;
     return deadline_us < never_us - lead_us ? deadline_us + lead_us : never_us - 1;
@@ -168,7 +173,7 @@ void rk_schedule_judge(struct rk_schedule *schedule, const struct rk_ask *ask, u
     *judgement = (struct rk_judgement){.work_ns = work_ns(schedule, ask),
                                        .wait_us = queue + running,
                                        .lead_us = lead,
-                                       .due_us = due_us(ask->deadline_us, class->overload.active ? 0 : lead, now_us)};
+                                       .due_us = due_us(class, ask->deadline_us, lead, now_us)};
     rk_overload_observe(&class->overload, queue, now_us);
     judgement->reason = reason_to_refuse(schedule, ask, now_us, judgement, running);
     if (offered || judgement->reason != RK_NOT_REFUSED)
