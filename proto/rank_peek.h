@@ -16,4 +16,12 @@ struct rk_rank_peek {
  * one with more fields than a client has reason to send; decoding it will tell. */
 bool rk_rank_peek(const uint8_t *bytes, size_t length, struct rk_rank_peek *peek);
 
+/* Likewise of a RankStreamRequest; `request` points into the bytes, and may be peeked into. */
+struct rk_rank_stream_peek {
+    uint64_t id;
+    const uint8_t *request; /* NULL: not given */
+    size_t request_bytes;
+};
+bool rk_rank_stream_peek(const uint8_t *bytes, size_t length, struct rk_rank_stream_peek *peek);
+
 #endif

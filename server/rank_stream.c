@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "proto/rank_codec.h"
+#include "proto/rank_peek.h"
 #include "server/clock.h"
 #include "server/connection.h"
 #include "server/grpc/pool.h"
@@ -33,8 +34,6 @@ struct stream {
     struct item *items;
     uint32_t in_work;
     bool paused, half_closed, leaving;
-    bool has_id; /* of the message that is being handled, once it is decoded */
-    uint64_t id;
 };
 
 /* ---- the protocol ---- */
@@ -51,8 +50,6 @@ static enum rk_status decode(const struct rk_rank_entry *entry, struct rk_job *j
     if (status != RK_OK)
         return status;
     const Rankd__V1__RankStreamRequest *request = (const Rankd__V1__RankStreamRequest *)decoded;
-    stream->has_id = true;
-    stream->id = request->id;
     if (request->request == NULL)
         return rk_error_set(error, RK_INVALID, "request is not set");
     struct item *item = rk_arena_alloc(&job->arena, sizeof *item);
@@ -187,8 +184,15 @@ static enum rk_status reply(struct rk_job *job, enum rk_status status, const cha
     return status;
 }
 
+static bool peek(const uint8_t *bytes, size_t length, struct rk_rank_peek *peek)
+{
+    struct rk_rank_stream_peek outer;
+    return rk_rank_stream_peek(bytes, length, &outer) && outer.request != NULL &&
+           rk_rank_peek(outer.request, outer.request_bytes, peek);
+}
+
 static const struct rk_rank_protocol protocol = {
-    .can_degrade = true, .decode = decode, .encode = encode, .reply = reply};
+    .peek = peek, .can_degrade = true, .decode = decode, .encode = encode, .reply = reply};
 
 /* ---- calls ---- */
 
@@ -215,13 +219,14 @@ static void message(void *argument, struct rk_call *call, const uint8_t *bytes, 
     struct rk_rank_refusal refusal;
     if (stream == NULL)
         return;
-    stream->has_id = false;
+    struct rk_rank_stream_peek outer;
+    const bool has_id = rk_rank_stream_peek(bytes, length, &outer);
     struct rk_job *job = rk_rank_begin(&service->entry, call, bytes, length, &refusal);
     if (job != NULL) {
         link_item(stream, ((const struct rk_rank_details *)job->details)->extra);
         go_on(stream);
-    } else if (stream->has_id) {
-        sent(stream, send_error(stream, stream->id, refusal.error.status, refusal.error.text, refusal.pushback_ms));
+    } else if (has_id) {
+        sent(stream, send_error(stream, outer.id, refusal.error.status, refusal.error.text, refusal.pushback_ms));
     } else {
         end(stream, rk_grpc_status_of(refusal.error.status), refusal.error.text);
     }

@@ -72,6 +72,13 @@ class TestRankStream(unittest.TestCase):
         self.assertEqual(len(answers[6].response.probabilities), len(answers[1].response.probabilities))
         self.assertFalse(answers[2].HasField("response"))
 
+    def test_a_request_that_is_none_within_a_good_message_costs_that_request_alone(self):
+        messages = [b"\x08\x05\x12\x02\xff\xff", b"\x08\x06\x12\x03\x0a\x01\xff", many("dot", 1)[0].SerializeToString()]
+        stream = self.server.channel.stream_stream(PATH)(iter(messages), timeout=SECONDS)
+        answers = {answer.id: answer for answer in map(pb.RankStreamResponse.FromString, stream)}
+        self.assertEqual({number: answer.error.code for number, answer in answers.items()}, {5: 3, 6: 3, 1: 0})
+        self.assertIn("model is not valid UTF-8", answers[6].error.message)
+
     def test_no_requests_and_no_answers(self):
         stream = self.call(iter(()), timeout=SECONDS)
         self.assertEqual((list(stream), stream.code()), ([], CODE.OK))
