@@ -66,9 +66,9 @@ static void add_batches(const struct rk_scorer_counters *counters, Rankd__V1__St
 
 static void add_counters(const struct rk_daemon *daemon, Rankd__V1__StatusResponse *response)
 {
+    response->connections = rk_daemon_num_connections(daemon);
     for (uint32_t i = 0; i < daemon->num_loops; i++) {
         const struct rk_loop_counters *counters = &daemon->loops[i].loop->counters;
-        response->connections += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
         response->requests += rk_counter_read(&counters->requests);
         response->request_errors += rk_counter_read(&counters->request_errors);
         response->computed_late += rk_counter_read(&counters->computed_late);

@@ -11,14 +11,15 @@
  * has not read yet. */
 #include "server/connection.h"
 
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "server/clock.h"
 #include "server/grpc/pool.h"
 #include "server/grpc/session.h"
 #include "server/log.h"
 #include "server/loop.h"
+#include "server/peers.h"
 
 #define PREFACE_BYTES      24 /* RFC 9113, section 3.4 */
 #define READS_PER_TURN     4  /* then the other connections have theirs */
@@ -157,8 +158,45 @@ static void fail(struct rk_connection *connection, const char *why)
     event_del(&connection->readable);
 }
 
-/* Reads what is there into the session. False when the peer is gone. */
-static bool receive(struct rk_connection *connection)
+/* Plain bytes from the peer. False when it has broken a rule. */
+static bool take(struct rk_connection *connection, const uint8_t *bytes, size_t length)
+{
+    if (connection->received_bytes == 0)
+        connection->peer.num_names = rk_transport_names(&connection->transport, &connection->peer.names);
+    connection->received_bytes += length;
+    if (rk_grpc_session_receive(connection->session, bytes, length, connection->moved_us))
+        return true;
+    fail(connection, rk_grpc_session_why(connection->session));
+    return false;
+}
+
+/* The handshake is over: another loop goes on, from the first plain bytes. The connection here is gone then. */
+static void pass_on(struct rk_connection *connection, size_t early_bytes)
+{
+    struct rk_loop *loop = connection->loop;
+    struct rk_accepted accepted = {.fd = connection->transport.fd,
+                                   .peer_slot = connection->peer_slot,
+                                   .endpoint = connection->peer.endpoint,
+                                   .opened_us = connection->opened_us,
+                                   .early = early_bytes > 0 ? malloc(early_bytes) : NULL,
+                                   .early_bytes = early_bytes};
+    if (early_bytes > 0 && accepted.early == NULL) {
+        rk_connection_close(connection);
+        return;
+    }
+    if (early_bytes > 0)
+        memcpy(accepted.early, loop->buffer, early_bytes);
+    memcpy(accepted.address, connection->peer.address, sizeof accepted.address);
+    accepted.stream = rk_transport_give_away(&connection->transport);
+    connection->peer_slot = RK_PEER_NONE;
+    rk_connection_close(connection);
+    loop->pass_on(loop->pass_on_context, &accepted);
+}
+
+enum received { RECEIVED, GONE, PASSED_ON };
+
+/* Reads what is there into the session. */
+static enum received receive(struct rk_connection *connection)
 {
     struct rk_loop *loop = connection->loop;
     bool more = true;
@@ -167,33 +205,36 @@ static bool receive(struct rk_connection *connection)
         ssize_t got = rk_transport_receive(&connection->transport, loop->buffer, now_us, &more);
         if (got == RK_TRANSPORT_BROKEN) {
             fail(connection, rk_transport_why(&connection->transport));
-            return true;
+            return RECEIVED;
         }
         if (got < 0)
-            return false;
+            return GONE;
         connection->moved_us = now_us;
-        if (got == 0)
-            continue;
-        if (connection->received_bytes == 0)
-            connection->peer.num_names = rk_transport_names(&connection->transport, &connection->peer.names);
-        connection->received_bytes += (uint64_t)got;
-        if (!rk_grpc_session_receive(connection->session, loop->buffer, (size_t)got, now_us)) {
-            fail(connection, rk_grpc_session_why(connection->session));
-            return true;
+        if (loop->pass_on != NULL && rk_transport_ready(&connection->transport)) {
+            if (rk_transport_pending(&connection->transport)) /* a few kilobytes, which it has not even read */
+                return GONE;
+            pass_on(connection, (size_t)got);
+            return PASSED_ON;
         }
+        if (got > 0 && !take(connection, loop->buffer, (size_t)got))
+            return RECEIVED;
     }
-    return true;
+    return RECEIVED;
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *argument)
 {
     (void)fd, (void)what;
     struct rk_connection *connection = argument;
-    bool alive = connection->lingering ? rk_transport_discard(&connection->transport, connection->loop->buffer)
-                                       : receive(connection);
-    if (!alive) {
+    if (connection->lingering) {
+        if (!rk_transport_discard(&connection->transport, connection->loop->buffer))
+            rk_connection_close(connection);
+        return;
+    }
+    enum received result = receive(connection);
+    if (result == GONE) {
         rk_connection_close(connection);
-    } else if (!connection->lingering) {
+    } else if (result == RECEIVED) {
         rk_connection_expire(connection, connection->moved_us);
         rk_connection_touch(connection);
     }
@@ -268,12 +309,14 @@ void rk_connection_open(struct rk_loop *loop, const struct rk_accepted *accepted
                                          .session = session,
                                          .peer = {.endpoint = accepted->endpoint},
                                          .peer_slot = accepted->peer_slot,
-                                         .opened_us = now_us,
+                                         .opened_us = accepted->opened_us > 0 ? accepted->opened_us : now_us,
                                          .moved_us = now_us,
                                          .next_deadline_us = UINT64_MAX,
                                          .next = loop->connections};
     memcpy(connection->peer.address, accepted->address, sizeof accepted->address);
-    if (rk_transport_open(&connection->transport, &loop->transport, fd, accepted->endpoint->tls, now_us) != RK_OK)
+    if (accepted->stream != NULL)
+        rk_transport_open_ready(&connection->transport, &loop->transport, fd, accepted->stream);
+    else if (rk_transport_open(&connection->transport, &loop->transport, fd, accepted->endpoint->tls, now_us) != RK_OK)
         goto fail;
     if (connection->next != NULL)
         connection->next->previous = connection;
@@ -281,16 +324,19 @@ void rk_connection_open(struct rk_loop *loop, const struct rk_accepted *accepted
     rk_grpc_session_set_owner(session, connection);
     event_assign(&connection->readable, loop->base, fd, EV_READ | EV_PERSIST, on_readable, connection);
     event_assign(&connection->writable, loop->base, fd, EV_WRITE, on_writable, connection);
-    if (event_add(&connection->readable, NULL) != 0) {
+    bool watched = event_add(&connection->readable, NULL) == 0;
+    if (watched && accepted->early_bytes > 0 && take(connection, accepted->early, accepted->early_bytes))
+        rk_connection_expire(connection, now_us);
+    free(accepted->early);
+    if (watched)
+        rk_connection_touch(connection); /* our settings */
+    else
         rk_connection_close(connection);
-        return;
-    }
-    rk_connection_touch(connection); /* our settings */
     return;
 fail:
     if (session != NULL)
         rk_grpc_session_destroy(session);
     rk_pool_free(loop->pool, connection);
-    close(fd);
+    rk_accepted_drop(accepted);
     rk_loop_connection_closed(loop, accepted->peer_slot);
 }

@@ -16,19 +16,28 @@
 #include "server/log.h"
 #include "server/processors.h"
 
+#define HANDSHAKE_NICE 10
+
 /* How many keep the backend busy. */
 static uint32_t default_workers(const struct rk_compute *compute)
 {
     return compute->capabilities->num_runners > 0 ? compute->capabilities->num_runners : rk_processors_count();
 }
 
-static const char *find_room(void *context, const struct sockaddr *address, struct rk_accepted *accepted)
+uint64_t rk_daemon_num_connections(const struct rk_daemon *daemon)
 {
-    struct rk_daemon *daemon = context;
     uint64_t open = 0;
     for (uint32_t i = 0; i < daemon->num_loops; i++)
         open += atomic_load_explicit(&daemon->loops[i].loop->num_connections, memory_order_relaxed);
-    if (open >= daemon->options.max_connections)
+    if (daemon->handshakes != NULL)
+        open += atomic_load_explicit(&daemon->handshakes->num_connections, memory_order_relaxed);
+    return open;
+}
+
+static const char *find_room(void *context, const struct sockaddr *address, struct rk_accepted *accepted)
+{
+    struct rk_daemon *daemon = context;
+    if (rk_daemon_num_connections(daemon) >= daemon->options.max_connections)
         return "max_connections are open";
     return rk_peers_enter(daemon->peers, address, &accepted->peer_slot)
                ? NULL
@@ -38,7 +47,17 @@ static const char *find_room(void *context, const struct sockaddr *address, stru
 static void hand_over(void *context, const struct rk_accepted *accepted)
 {
     struct rk_daemon *daemon = context;
-    rk_loop_adopt(daemon->loops[daemon->turn++ % daemon->num_loops].loop, accepted);
+    if (accepted->endpoint->tls != NULL)
+        rk_loop_adopt(daemon->handshakes, accepted);
+    else
+        rk_loop_adopt(daemon->loops[daemon->turn++ % daemon->num_loops].loop, accepted);
+}
+
+/* On the handshakes' thread. */
+static void hand_over_ready(void *context, const struct rk_accepted *accepted)
+{
+    struct rk_daemon *daemon = context;
+    rk_loop_adopt(daemon->loops[daemon->ready_turn++ % daemon->num_loops].loop, accepted);
 }
 
 static void deliver_close_listeners(void *receiver, struct rk_mail *mail)
@@ -55,11 +74,10 @@ static void end_of_turn(void *context)
     rk_services_turn(&entry->services);
 }
 
-static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loop *entry, struct rk_error *error)
+static struct rk_loop_config loop_config(const struct rk_daemon *daemon, uint32_t index)
 {
     const struct rk_options *options = &daemon->options;
-    const struct rk_compute *compute = daemon->registry.compute;
-    struct rk_loop_config config = {.index = (uint32_t)(entry - daemon->loops),
+    struct rk_loop_config config = {.index = index,
                                     .limits = RK_GRPC_LIMITS_DEFAULT,
                                     .handshake_timeout_us = options->handshake_timeout_s * 1000000u,
                                     .times = RK_GRPC_TIMES_DEFAULT,
@@ -75,6 +93,28 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     config.limits.max_streams = (uint32_t)options->max_streams;
     config.limits.max_message_bytes = options->max_message_bytes;
     config.limits.min_compressed_bytes = options->min_compressed_bytes;
+    return config;
+}
+
+/* Signing takes longer than many requests: strangers who begin connection after connection must not hold up those who
+ * are in. So TLS handshakes have a thread of their own, which gives way where others want the processor. */
+static enum rk_status start_handshakes(struct rk_daemon *daemon, struct rk_error *error)
+{
+    struct rk_loop_config config = loop_config(daemon, 0);
+    config.nice = HANDSHAKE_NICE;
+    enum rk_status status = rk_loop_create(&config, &daemon->handshakes, error);
+    if (status != RK_OK)
+        return status;
+    daemon->handshakes->pass_on = hand_over_ready;
+    daemon->handshakes->pass_on_context = daemon;
+    return rk_loop_start(daemon->handshakes, NULL, 0, error);
+}
+
+static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loop *entry, struct rk_error *error)
+{
+    const struct rk_options *options = &daemon->options;
+    const struct rk_compute *compute = daemon->registry.compute;
+    struct rk_loop_config config = loop_config(daemon, (uint32_t)(entry - daemon->loops));
     entry->models = calloc(daemon->registry.num_models, sizeof *entry->models);
     if (entry->models == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "failed to make an event loop: out of memory");
@@ -146,6 +186,8 @@ static enum rk_status start_loops(struct rk_daemon *daemon, struct rk_error *err
         daemon->num_loops++; /* rk_daemon_destroy takes half-made ones apart too */
         status = create_loop(daemon, &daemon->loops[i], error);
     }
+    if (status == RK_OK && daemon->gate->tls != NULL)
+        status = start_handshakes(daemon, error);
     if (status == RK_OK)
         status =
             rk_listeners_attach(&daemon->listeners, daemon->loops[0].loop->base, hand_over, find_room, daemon, error);
@@ -213,6 +255,8 @@ void rk_daemon_drain(struct rk_daemon *daemon)
     rk_mailbox_post(&daemon->loops[0].loop->mailbox, &daemon->close_listeners);
     for (uint32_t i = 0; i < daemon->num_loops; i++)
         rk_loop_drain(daemon->loops[i].loop);
+    if (daemon->handshakes != NULL)
+        rk_loop_drain(daemon->handshakes);
 }
 
 static void free_loop(struct rk_daemon_loop *entry)
@@ -224,17 +268,22 @@ static void free_loop(struct rk_daemon_loop *entry)
     free(entry->models);
 }
 
+static void stop_loop(struct rk_loop *loop)
+{
+    if (loop == NULL || !loop->started)
+        return;
+    rk_loop_stop(loop);
+    rk_loop_join(loop);
+}
+
 void rk_daemon_destroy(struct rk_daemon *daemon)
 {
     if (daemon == NULL)
         return;
     rk_scrub_stop(daemon->scrub);
-    for (uint32_t i = 0; i < daemon->num_loops; i++) {
-        if (daemon->loops[i].loop == NULL || !daemon->loops[i].loop->started)
-            continue;
-        rk_loop_stop(daemon->loops[i].loop);
-        rk_loop_join(daemon->loops[i].loop);
-    }
+    stop_loop(daemon->handshakes); /* it hands connections to the others */
+    for (uint32_t i = 0; i < daemon->num_loops; i++)
+        stop_loop(daemon->loops[i].loop);
     rk_listeners_close(&daemon->listeners);
     if (daemon->queue != NULL)
         rk_queue_stop(daemon->queue);
@@ -242,6 +291,7 @@ void rk_daemon_destroy(struct rk_daemon *daemon)
         rk_worker_join(daemon->workers[i]);
     for (uint32_t i = 0; i < daemon->num_loops; i++)
         free_loop(&daemon->loops[i]);
+    rk_loop_destroy(daemon->handshakes);
     rk_peers_destroy(daemon->peers);
     rk_queue_destroy(daemon->queue);
     rk_registry_close(&daemon->registry);

@@ -36,6 +36,8 @@ struct rk_daemon {
     struct rk_worker **workers;
     uint32_t num_workers;
     struct rk_daemon_loop *loops;
+    struct rk_loop *handshakes; /* of TLS; NULL: there is none */
+    uint32_t ready_turn;        /* as turn, for connections that come from there */
     uint32_t num_loops, turn; /* turn: the loop that gets the next connection; the listeners' thread alone */
     struct rk_gate *gate;
     struct rk_listeners listeners;
@@ -59,6 +61,9 @@ void rk_daemon_reopen_access_log(struct rk_daemon *daemon);
 /* Takes no new connections and calls; loops leave one by one when their open calls are answered, and count up left_fd.
  */
 void rk_daemon_drain(struct rk_daemon *daemon);
+
+/* Open ones, handshakes included. Any thread. */
+uint64_t rk_daemon_num_connections(const struct rk_daemon *daemon);
 
 /* Closes what is left at once, waits for all threads, frees everything. NULL is allowed. */
 void rk_daemon_destroy(struct rk_daemon *daemon);

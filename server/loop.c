@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "server/clock.h"
@@ -60,7 +61,7 @@ static void deliver_socket(void *receiver, struct rk_mail *mail)
     struct rk_loop *loop = receiver;
     struct socket_mail *letter = (struct socket_mail *)mail;
     if (loop->draining) {
-        close(letter->accepted.fd);
+        rk_accepted_drop(&letter->accepted);
         rk_loop_connection_closed(loop, letter->accepted.peer_slot);
     } else {
         rk_connection_open(loop, &letter->accepted);
@@ -72,7 +73,7 @@ void rk_loop_adopt(struct rk_loop *loop, const struct rk_accepted *accepted)
 {
     struct socket_mail *letter = malloc(sizeof *letter);
     if (letter == NULL) {
-        close(accepted->fd);
+        rk_accepted_drop(accepted);
         rk_peers_leave(loop->peers, accepted->peer_slot);
         return;
     }
@@ -193,6 +194,7 @@ enum rk_status rk_loop_create(const struct rk_loop_config *config, struct rk_loo
         return rk_error_set(error, RK_NO_MEMORY, "failed to make an event loop: out of memory");
     loop->index = config->index;
     loop->left_fd = config->left_fd;
+    loop->nice = config->nice;
     loop->handshake_timeout_us = config->handshake_timeout_us;
     loop->next_deadline_us = UINT64_MAX;
     loop->drain_mail.deliver = deliver_drain;
@@ -210,8 +212,7 @@ enum rk_status rk_loop_create(const struct rk_loop_config *config, struct rk_loo
     loop->peers = config->peers;
     bool has_memory = rk_transport_memory_init(&loop->transport, loop->pool);
     loop->grpc = (struct rk_grpc_session_config){.limits = config->limits, .times = config->times, .pool = loop->pool};
-    if (loop->base == NULL || loop->pool == NULL || loop->jobs == NULL || loop->buffer == NULL ||
-        !has_memory) {
+    if (loop->base == NULL || loop->pool == NULL || loop->jobs == NULL || loop->buffer == NULL || !has_memory) {
         rk_error_set(error, status, "failed to make an event loop: out of memory");
         goto fail;
     }
@@ -236,9 +237,12 @@ fail:
 static void *run(void *argument)
 {
     struct rk_loop *loop = argument;
+    if (loop->nice > 0)
+        setpriority(PRIO_PROCESS, (id_t)gettid(), loop->nice);
     while (!loop->left) {
         event_base_loop(loop->base, EVLOOP_ONCE);
-        loop->end_of_turn(loop->end_of_turn_context);
+        if (loop->end_of_turn != NULL)
+            loop->end_of_turn(loop->end_of_turn_context);
         flush(loop);
     }
     return NULL;
@@ -254,7 +258,10 @@ enum rk_status rk_loop_start(struct rk_loop *loop, const struct rk_method *metho
         return rk_error_set(error, RK_EXHAUSTED, "failed to start an event loop: %s", strerror(code));
     loop->started = true;
     char name[16];
-    snprintf(name, sizeof name, "loop-%u", loop->index % 10000u);
+    if (loop->pass_on != NULL)
+        snprintf(name, sizeof name, "handshakes");
+    else
+        snprintf(name, sizeof name, "loop-%u", loop->index % 10000u);
     pthread_setname_np(loop->thread, name);
     return RK_OK;
 }

@@ -95,7 +95,8 @@ static bool wait_for_drain(struct rk_daemon *daemon, int signals)
 {
     uint64_t end_us = rk_clock_us() + daemon->options.drain_timeout_s * 1000000u;
     uint64_t left = 0;
-    while (left < daemon->num_loops) {
+    const uint64_t all = daemon->num_loops + (daemon->handshakes != NULL);
+    while (left < all) {
         uint64_t now_us = rk_clock_us();
         if (now_us >= end_us)
             return false;

@@ -43,6 +43,20 @@ enum rk_status rk_transport_open(struct rk_transport *transport, const struct rk
     return transport->tls != NULL ? RK_OK : RK_NO_MEMORY;
 }
 
+void rk_transport_open_ready(struct rk_transport *transport, const struct rk_transport_memory *memory, int fd,
+                             struct rk_tls_stream *stream)
+{
+    *transport = (struct rk_transport){.memory = memory, .fd = fd, .tls = stream};
+}
+
+struct rk_tls_stream *rk_transport_give_away(struct rk_transport *transport)
+{
+    struct rk_tls_stream *stream = transport->tls;
+    transport->tls = NULL;
+    transport->fd = -1;
+    return stream;
+}
+
 static void drop_pending(struct rk_transport *transport)
 {
     rk_pool_free(transport->memory->pool, transport->pending);
@@ -55,7 +69,8 @@ void rk_transport_close(struct rk_transport *transport)
     drop_pending(transport);
     rk_tls_stream_destroy(transport->tls);
     transport->tls = NULL;
-    close(transport->fd);
+    if (transport->fd >= 0)
+        close(transport->fd);
 }
 
 /* ---- the socket ---- */

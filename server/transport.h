@@ -37,6 +37,11 @@ void rk_transport_memory_deinit(struct rk_transport_memory *memory);
 /* Takes the socket over when it succeeds; `tls` NULL: plain bytes. RK_NO_MEMORY. */
 enum rk_status rk_transport_open(struct rk_transport *transport, const struct rk_transport_memory *memory, int fd,
                                  struct rk_tls *tls, uint64_t now_us);
+/* The same with a stream whose handshake another transport has done. */
+void rk_transport_open_ready(struct rk_transport *transport, const struct rk_transport_memory *memory, int fd,
+                             struct rk_tls_stream *stream);
+/* Gives socket and stream away: closing closes neither. Nothing may be pending. */
+struct rk_tls_stream *rk_transport_give_away(struct rk_transport *transport);
 /* At once. */
 void rk_transport_close(struct rk_transport *transport);
 
