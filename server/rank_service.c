@@ -311,7 +311,7 @@ static uint32_t ranked_candidates(const struct rk_rank_entry *entry, uint32_t pr
 
 static bool copy_name(const uint8_t *bytes, size_t length, char *name, size_t capacity)
 {
-    if (length >= capacity || memchr(bytes, '\0', length) != NULL)
+    if (length >= capacity || (length > 0 && memchr(bytes, '\0', length) != NULL))
         return false;
     if (length > 0)
         memcpy(name, bytes, length);
