@@ -118,7 +118,7 @@ Test(grpc_gzip, survives_random_damage)
         uint8_t *message;
         size_t message_bytes;
         if (rk_gzip_inflate(pool, bad, length, MAX_BYTES, &message, &message_bytes) == RK_OK) {
-            cr_expect(all(eq(sz, message_bytes, sizeof bytes), eq(int, memcmp(message, bytes, message_bytes), 0)));
+            cr_expect(message_bytes == sizeof bytes && memcmp(message, bytes, message_bytes) == 0);
             rk_pool_free(pool, message);
         }
         free(bad);
@@ -293,6 +293,6 @@ Test(grpc_gzip_calls, a_method_decides_message_by_message)
         if (first == 0)
             cr_expect(eq(sz, reply->body_bytes, 3 * 505));
         else
-            cr_expect(all(gt(sz, reply->body_bytes, 505), lt(sz, reply->body_bytes, 605)));
+            cr_expect(reply->body_bytes > 505 && reply->body_bytes < 605, "%zu", reply->body_bytes);
     }
 }
