@@ -31,7 +31,7 @@ def many(model, count):
 class TestRankStream(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = RankdServer(repository_of("steam", "dot"), "--max-stream-requests", 8)
+        cls.server = RankdServer(repository_of("steam", "dot"), "--max-stream-requests", 8, "--queue-target-us", 0)
         cls.server.__enter__()
 
     @classmethod
@@ -100,13 +100,15 @@ class TestRankStream(unittest.TestCase):
 
     def test_a_stream_whose_answers_are_not_read_takes_bounded_memory_and_is_answered_when_they_are(self):
         request = requests_of("steam")[0]
-        large = rank_request("steam", {**request, "candidates": request["candidates"] * 30}, include_logits=True)
-        count = 600  # of about 40 kB, with answers of about 30 kB
+        candidates = request["candidates"] * 30
+        large = rank_request("steam", {**request, "candidates": candidates}, include_logits=True, top_k=len(candidates), value_model="lasting",
+                             candidate_ids=range(len(candidates)))
+        count = 300  # with answers of 45 kB each: far more than fits into windows and buffers
         stream = self.call((pb.RankStreamRequest(id=number, request=large) for number in range(count)), timeout=4 * SECONDS)
         before = self.server.stub.GetStatus(pb.StatusRequest(), timeout=SECONDS).requests
 
         def settled():
-            seen = [self.server.stub.GetStatus(pb.StatusRequest(), timeout=SECONDS).requests for _ in range(2) if time.sleep(0.3 * TIME_SCALE) is None]
+            seen = [self.server.stub.GetStatus(pb.StatusRequest(), timeout=SECONDS).requests for _ in range(2) if time.sleep(0.1 * TIME_SCALE) is None]
             return seen[0] == seen[1] > before
         wait_for(settled, "the server has stopped reading")
         self.assertLess(seen := self.server.stub.GetStatus(pb.StatusRequest(), timeout=SECONDS).requests - before, count, "it went on")
@@ -131,7 +133,7 @@ class TestRankStream(unittest.TestCase):
         questions.put(None)
 
     def test_when_the_server_drains_what_was_taken_is_answered_and_the_stream_ends(self):
-        with RankdServer(repository_of("steam"), "--workers", 1, "--max-stream-requests", 64) as server:
+        with RankdServer(repository_of("steam"), "--workers", 1, "--max-stream-requests", 64, "--queue-target-us", 0) as server:
             questions, answers, codes = queue.Queue(), [], []
 
             def client():
