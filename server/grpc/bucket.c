@@ -24,11 +24,17 @@ static void refill(struct rk_bucket *bucket, uint64_t now_us)
 
 bool rk_bucket_take(struct rk_bucket *bucket, uint64_t now_us)
 {
-    if (bucket->tokens == 0)
+    return bucket->capacity > 0 && rk_bucket_take_many(bucket, 1, now_us);
+}
+
+bool rk_bucket_take_many(struct rk_bucket *bucket, uint64_t tokens, uint64_t now_us)
+{
+    const uint32_t taken = tokens < bucket->capacity ? (uint32_t)tokens : bucket->capacity;
+    if (bucket->tokens < taken)
         refill(bucket, now_us);
-    if (bucket->tokens == 0)
+    if (bucket->tokens < taken)
         return false;
-    bucket->tokens--;
+    bucket->tokens -= taken;
     return true;
 }
 

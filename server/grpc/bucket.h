@@ -16,6 +16,9 @@ void rk_bucket_init(struct rk_bucket *bucket, uint32_t capacity, uint64_t now_us
 /* False when there is no token left. */
 bool rk_bucket_take(struct rk_bucket *bucket, uint64_t now_us);
 
+/* All of them or none; more than the capacity count as the capacity. */
+bool rk_bucket_take_many(struct rk_bucket *bucket, uint64_t tokens, uint64_t now_us);
+
 /* Credit for honest work; never above the capacity. */
 void rk_bucket_give(struct rk_bucket *bucket, uint32_t tokens);
 

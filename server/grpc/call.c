@@ -14,6 +14,8 @@
 #include "server/grpc/pool.h"
 #include "server/grpc/session_internal.h"
 
+#define HONEST_RATIO 32u /* of a message to its compressed form: what requests hardly reach */
+
 /* ---- opening and closing ---- */
 
 struct rk_call *rk_call_open(struct rk_grpc_session *session, int32_t stream_id)
@@ -208,6 +210,15 @@ static void call_method(struct rk_call *call, const uint8_t *bytes, size_t lengt
     call->method->message(call->method->service, call, bytes, length);
 }
 
+/* Inflating costs time by what comes out, and bombs are cheap to send; so what becomes more than honest requests do is
+ * rationed, before it is inflated. */
+static bool may_inflate(struct rk_grpc_session *session, const uint8_t *bytes, size_t length)
+{
+    const uint64_t declared = rk_gzip_declared_bytes(bytes, length), honest = (uint64_t)HONEST_RATIO * length;
+    return declared <= honest || declared > session->config->limits.max_message_bytes || /* refused all the same */
+           rk_bucket_take_many(&session->inflation, (declared - honest) / 1024, session->now_us);
+}
+
 /* One at a time is inflated, and gone when this returns: it needs no budget. */
 static void deliver_inflated(struct rk_call *call, const uint8_t *bytes, size_t length)
 {
@@ -215,6 +226,11 @@ static void deliver_inflated(struct rk_call *call, const uint8_t *bytes, size_t 
     const uint64_t max_bytes = call->session->config->limits.max_message_bytes;
     uint8_t *message = NULL;
     size_t message_bytes = 0;
+    if (!may_inflate(call->session, bytes, length)) {
+        rk_call_fail(call, RK_GRPC_RESOURCE_EXHAUSTED,
+                     "this connection's compressed messages become more than %u times as long too often", HONEST_RATIO);
+        return;
+    }
     switch (rk_gzip_inflate(pool, bytes, length, max_bytes, &message, &message_bytes)) {
     case RK_OK:
         call_method(call, message, message_bytes);

@@ -29,9 +29,11 @@ static void zlib_free(void *pool, void *block)
     rk_pool_free(pool, block);
 }
 
-static size_t declared_bytes(const uint8_t *end)
+size_t rk_gzip_declared_bytes(const uint8_t *bytes, size_t length)
 {
-    const uint8_t *at = end - TRAILER_BYTES;
+    if (length < MIN_MEMBER_BYTES)
+        return 0;
+    const uint8_t *at = bytes + length - TRAILER_BYTES;
     return (size_t)at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16 | (size_t)at[3] << 24;
 }
 
@@ -60,7 +62,7 @@ enum rk_status rk_gzip_inflate(struct rk_pool *pool, const uint8_t *bytes, size_
 {
     if (length < MIN_MEMBER_BYTES || length > UINT32_MAX || memcmp(bytes, magic, sizeof magic) != 0)
         return RK_CORRUPT;
-    const size_t declared = declared_bytes(bytes + length);
+    const size_t declared = rk_gzip_declared_bytes(bytes, length);
     if (declared > max_bytes)
         return RK_EXHAUSTED;
     uint8_t *block = rk_pool_alloc(pool, declared + 1); /* never nothing: zlib takes no NULL */

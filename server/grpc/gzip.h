@@ -10,6 +10,9 @@
 
 struct rk_pool;
 
+/* How long the content of a member says that it is; 0 where it is too short to say. */
+size_t rk_gzip_declared_bytes(const uint8_t *bytes, size_t length);
+
 /* One member, which must end where the input does; *message is a pool block of *message_bytes. RK_EXHAUSTED: it would
  * be more than max_bytes; RK_CORRUPT: it is no gzip, damaged, or of another length than it says; RK_NO_MEMORY. */
 enum rk_status rk_gzip_inflate(struct rk_pool *pool, const uint8_t *bytes, size_t length, uint64_t max_bytes,

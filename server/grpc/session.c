@@ -24,6 +24,7 @@
 #define MAX_STREAM_WINDOW_BYTES (16 << 20)
 #define FRAME_BYTES             256 /* of memory, about, for a control frame that waits */
 #define MAX_OWN_RESETS_PER_S    100
+#define MAX_INFLATION_KIB_S     4096
 #define MAX_WAITING_ACKS        1000
 #define MAX_SETTINGS_ENTRIES    32
 #define METADATA_BYTES          (1 << 20) /* that the open calls of one connection may keep */
@@ -365,6 +366,7 @@ enum rk_status rk_grpc_session_create(const struct rk_grpc_session_config *confi
     rk_frame_filter_init(&session->filter);
     rk_bucket_init(&session->glitches, config->limits.max_glitches, now_us);
     rk_bucket_init(&session->resets, config->limits.max_resets_per_s, now_us);
+    rk_bucket_init(&session->inflation, MAX_INFLATION_KIB_S, now_us);
     rk_bucket_init(&session->own_resets, MAX_OWN_RESETS_PER_S, now_us);
     if (create_h2(session) != 0 || submit_preface(session) != 0) {
         rk_grpc_session_destroy(session);

@@ -47,6 +47,7 @@ struct rk_grpc_session {
 
     struct rk_bucket glitches;   /* strange but legal frames */
     struct rk_bucket resets;     /* streams that the peer gives up */
+    struct rk_bucket inflation;  /* KiB that compressed messages become beyond what honest ones do */
     struct rk_bucket own_resets; /* streams that the peer makes us give up */
 
     const uint8_t *chunk; /* what is left of the frame that nghttp2 last handed out */

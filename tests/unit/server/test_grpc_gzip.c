@@ -195,6 +195,36 @@ Test(grpc_gzip_calls, stops_a_bomb_at_the_limit_without_inflating_it)
     free(body);
 }
 
+Test(grpc_gzip_calls, rations_messages_that_inflate_a_thousandfold_and_no_others)
+{
+    const size_t length = 1000000, capacity = 1 << 20;
+    uint8_t *bytes = calloc(1, length), *body = malloc(capacity);
+    size_t framed_bytes = framed_gzip(bytes, length, body, capacity);
+    cr_assert(lt(sz, framed_bytes, 2000));
+    struct request request = {.path = "/test.T/Later", .encoding = "gzip", .body = body, .body_bytes = framed_bytes};
+    for (int second = 0; second < 3; second++) {
+        for (int i = 0; i < 4; i++)
+            run(&request);
+        cr_expect(eq(sz, peer.num_waiting, (size_t)(second + 1) * 4));
+        struct reply *reply = run(&request);
+        cr_expect(eq(str, reply->grpc_status, "8"));
+        cr_expect(strstr(reply->message, "32 times") != NULL, "%s", reply->message);
+        peer.now_us += 1000000;
+    }
+    for (size_t i = 0; i < peer.num_waiting; i++)
+        rk_call_finish(peer.waiting[i], RK_GRPC_OK, NULL);
+    peer_carry(&peer);
+    for (size_t i = 0; i < length; i++) /* some ten times shorter, compressed */
+        bytes[i] = (uint8_t)("abcdefgh"[i * i / 4096 % 8] + i % 61 / 60 * (i / 61 % 7));
+    framed_bytes = framed_gzip(bytes, length, body, capacity);
+    cr_assert(gt(sz, framed_bytes, length / 31), "%zu", framed_bytes);
+    request = (struct request){.encoding = "gzip", .body = body, .body_bytes = framed_bytes};
+    for (int i = 0; i < 30; i++)
+        cr_expect(eq(str, run(&request)->grpc_status, "0"), "call %d", i);
+    free(bytes);
+    free(body);
+}
+
 Test(grpc_gzip_calls, answers_what_is_no_gzip_with_internal)
 {
     static const uint8_t no_gzip[] = {1, 0, 0, 0, 20, 'n', 'o', 't', ' ', 'g', 'z', 'i', 'p',
