@@ -2,6 +2,7 @@
 """TLS and certificates of clients, as stock clients and hostile ones meet them; certificates that change while rankd serves."""
 
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -110,6 +111,15 @@ class TestClients(unittest.TestCase):
             self.assertEqual(len(scores), 1)
             for channel in channels:
                 channel.close()
+
+    def test_handshakes_are_computed_apart_from_what_serves(self):
+        with tls_server() as server:
+            for _ in range(100):
+                tls_socket(server).close()
+            spent_ns = {}
+            for thread in pathlib.Path(f"/proc/{server.pid}/task").iterdir():
+                spent_ns[(thread / "comm").read_text().strip()] = int((thread / "schedstat").read_text().split()[0])
+            self.assertGreater(spent_ns["handshakes"], 2 * spent_ns["loop-0"], spent_ns)
 
     def test_rankctl_talks_tls_and_says_what_is_wrong(self):
         with tls_server("--tls-client-ca", CA.certificate) as server:
