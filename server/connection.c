@@ -287,7 +287,8 @@ void rk_connection_tick(struct rk_connection *connection, uint64_t now_us)
         rk_connection_close(connection);
         return;
     }
-    if (!connection->closing && !rk_grpc_session_tick(connection->session, now_us))
+    if (!connection->closing && rk_transport_ready(&connection->transport) &&
+        !rk_grpc_session_tick(connection->session, now_us))
         fail(connection, rk_grpc_session_why(connection->session));
     rk_connection_expire(connection, now_us);
 }

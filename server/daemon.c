@@ -1,9 +1,9 @@
 /* Who is there, and in which order they come and go.
  *
- *   start   queue, workers, loops, listeners, scrubber
+ *   start   queue, workers, loops, handshakes, listeners, scrubber
  *   drain   listeners, then the loops say goodbye to their clients
- *   end     loops stop, the queue stops, workers leave, then the loops' memory goes: jobs may come back until the last
- * worker has left */
+ *   end     handshakes stop, for they hand connections to the loops; loops stop, the queue stops, workers leave, then
+ *           the loops' memory goes: jobs may come back until the last worker has left */
 #include "server/daemon.h"
 
 #include <stdio.h>

@@ -46,7 +46,7 @@ static const struct rk_option table[] = {
     CHOICE(tls_client_certificates, required_or_optional, "required", "optional: clients without one may come in; access_file says to what"),
     CHOICE(tls_min_version, tls_versions, "1.2", "the oldest TLS that is spoken"),
     TEXT(access_file, "file", "", "YAML: who may call what, by certificate or token; all else but health checks is closed; read again on SIGHUP"),
-    TEXT(ready_file, "file", "", "write the address here, atomically, once requests are served"),
+    TEXT(ready_file, "file", "", "write the addresses here, one a line, atomically, once requests are served"),
     TEXT(backend, "NAME|PATH", "cpu", "what computes: cpu, the plug-in rankd-NAME.so, or the path of one"),
     TEXT(backend_path, "directory", "", "where plug-ins are looked for first; then " RANKD_PLUG_IN_FOLDER " and beside rankd"),
     TEXT(backend_options, "text", "", "for the backend's device; what it takes is the backend's own"),
