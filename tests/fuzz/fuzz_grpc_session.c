@@ -39,22 +39,36 @@ static void forget(void *service, struct rk_call *call)
     }
 }
 
+static struct rk_call *paused; /* the last one that was; NULL: none, or it has ended */
+
+/* Messages whose first byte is odd pause their call. */
 static void bidi(void *service, struct rk_call *call, const uint8_t *bytes, size_t length)
 {
     (void)service;
     rk_call_send(call, bytes, length);
+    if (length > 0 && bytes[0] % 2 == 1 && paused == NULL) {
+        rk_call_pause(call);
+        paused = call;
+    }
+}
+
+static void bidi_forget(void *service, struct rk_call *call)
+{
+    (void)service;
+    if (paused == call)
+        paused = NULL;
 }
 
 static void bidi_end(void *service, struct rk_call *call)
 {
-    (void)service;
+    bidi_forget(service, call);
     rk_call_finish(call, RK_GRPC_OK, "done");
 }
 
 static const struct rk_method methods[] = {
     {.path = "/t/e", .kind = RK_METHOD_UNARY, .message = echo},
     {.path = "/t/w", .kind = RK_METHOD_UNARY, .message = wait_for_more, .cancelled = forget},
-    {.path = "/t/b", .kind = RK_METHOD_BIDI, .message = bidi, .half_close = bidi_end},
+    {.path = "/t/b", .kind = RK_METHOD_BIDI, .message = bidi, .half_close = bidi_end, .cancelled = bidi_forget},
 };
 
 static void drain_output(struct rk_grpc_session *session)
@@ -78,6 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     config.limits.max_message_bytes = 4096;
     config.limits.max_queued_output_bytes = 65536;
     config.limits.max_streams = 16;
+    config.limits.min_compressed_bytes = 8;
+    paused = NULL;
     struct rk_grpc_session *session;
     uint64_t now_us = 1;
     num_waiting = 0;
@@ -92,6 +108,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         at += part;
         if (num_waiting > 4)
             rk_call_finish(waiting[--num_waiting], RK_GRPC_OK, "late");
+        if (paused != NULL && at % 3 == 0) {
+            struct rk_call *call = paused;
+            paused = NULL; /* it may pause again */
+            rk_call_resume(call);
+        }
         rk_grpc_session_expire(session, now_us);
         open = open && rk_grpc_session_tick(session, now_us);
         if (data[1] % 4 != 3) /* else a peer that does not read */
