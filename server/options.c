@@ -60,7 +60,7 @@ static const struct rk_option table[] = {
     NUMBER(max_queued_ms, "ms", 0, 3600000, "10000", "of work that waits, per priority; past it RESOURCE_EXHAUSTED; 0: no limit"),
     NUMBER(max_queued_mib, "MiB", 0, 1048576, "1024", "of memory of requests that wait, all together; past it RESOURCE_EXHAUSTED; 0: no limit"),
     NUMBER(queue_target_us, "us", 0, 60000000, "1000", "how long requests may wait in an overload, or as long as four of them take; 0: as deadlines let them"),
-    NUMBER(queue_interval_ms, "ms", 1, 60000, "50", "a queue that grew through two such intervals without ever being empty is an overload"),
+    NUMBER(queue_interval_ms, "ms", 1, 60000, "50", "a queue that grew through four such intervals without ever being empty is an overload"),
     NUMBER(degraded_candidates, "candidates", 0, 1048576, "0", "rank the first so many of a request in an overload, and say so in the answer; 0: all"),
     NUMBER(max_pushback_ms, "ms", 0, 60000, "2000", "the longest that refused clients are told to wait (grpc-retry-pushback-ms); 0: they are not told"),
     NUMBER(memory_limit_mib, "MiB", 0, 1073741824, "0", "requests are refused past so much memory of its own; 0: 90% of the control group's limit, if any"),

@@ -5,16 +5,17 @@
 #define REMEMBERED   16   /* about so many pieces of work make the unit */
 #define BOUND_UNITS  4    /* pieces that may wait for each worker */
 #define EMPTY_PART   8    /* a queue below 1/8 of its bound is as good as empty */
-#define NOISE_UNITS  2    /* what is just being handed over is no excess */
+#define NOISE_UNITS  3    /* what is just being handed over is no excess */
 #define EXCESS       1.05 /* offered over served */
-#define BAD_WINDOWS  2
+#define BAD_WINDOWS  4
+#define MOST_EXCESS  100.0
 #define GOOD_WINDOWS 10
 #define BOUND_WINDOW 4 /* a window is at least so many bounds */
 
 void rk_overload_offer(struct rk_overload *overload, uint64_t work_ns, uint64_t unit_ns)
 {
     const double larger = (double)(work_ns > unit_ns ? work_ns : unit_ns);
-    overload->unit_ns += (larger - overload->unit_ns) / REMEMBERED;
+    overload->unit_ns += overload->unit_ns > 0 ? (larger - overload->unit_ns) / REMEMBERED : larger;
     overload->offered_ns += (double)work_ns;
 }
 
@@ -37,7 +38,9 @@ static void close_window(struct rk_overload *overload)
     overload->num_good = !stood && !grew ? overload->num_good + 1 : 0;
     overload->excess = 1.0;
     if (grew)
-        overload->excess = overload->served_ns > 0 ? overload->offered_ns / overload->served_ns : BAD_WINDOWS;
+        overload->excess = overload->served_ns > overload->offered_ns / MOST_EXCESS
+                               ? overload->offered_ns / overload->served_ns
+                               : MOST_EXCESS;
     if (overload->num_bad >= BAD_WINDOWS)
         overload->active = true;
     else if (overload->num_good >= GOOD_WINDOWS)

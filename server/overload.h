@@ -1,8 +1,8 @@
 /* Does more work come than can be done? The judgement on one class's queue, without the queue; its owner locks.
  *
  * A queue that is empty now and then only evens out bursts. One that stands, interval after interval, does nothing but
- * make everybody wait (Nichols, Jacobson: Controlling Delay, 2012). It is an overload when in two intervals running the
- * queue never came near empty and clearly more work came than was served; then what waits is bounded by the target
+ * make everybody wait (Nichols, Jacobson: Controlling Delay, 2012). It is an overload when in four intervals running
+ * the queue never came near empty and clearly more work came than was served; then what waits is bounded by the target
  * instead of by deadlines, and stays so until in ten intervals running the queue emptied and all that came was served.
  *
  * A queue that stands though no more comes than leaves is made by clients that wait for their answers, each with a

@@ -471,9 +471,9 @@ Test(overload, workers_that_become_slower_are_noticed, .timeout = 100)
 Test(overload, a_standing_queue_is_cut_from_its_old_end, .timeout = 100)
 {
     struct simulation simulation;
-    struct source source = {.per_s = 40000, .num_candidates = 60, .until_us = SECOND};
+    struct source source = {.per_s = 40000, .num_candidates = 60, .until_us = 3 * SECOND};
     make(&simulation, "a=1", 5, 1.25, 2);
-    run(&simulation, &source, 1, 4 * SECOND, 0);
+    run(&simulation, &source, 1, 5 * SECOND, 0);
     cr_expect(source.shed > 100, "%lu were sent away", (unsigned long)source.shed);
     cr_expect(source.refused > 5000, "%lu were refused", (unsigned long)source.refused);
     cr_expect_eq(source.good + source.refused + source.shed, source.offered);
