@@ -75,8 +75,9 @@ static void print_status_json(const Rankd__V1__StatusResponse *status)
         {"batched_requests", status->batched_requests},
         {"queued", status->queued},
         {"late", status->late},
+        {"computed_late", status->computed_late},
     };
-    json_t *object = json_object(), *models = json_array();
+    json_t *object = json_object(), *models = json_array(), *refusals = json_object();
     json_object_set_new(object, "build", json_string(status->build));
     json_object_set_new(object, "backend", json_string(status->backend));
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -84,6 +85,10 @@ static void print_status_json(const Rankd__V1__StatusResponse *status)
     for (size_t i = 0; i < status->n_models; i++)
         json_array_append_new(models, model_json(status->models[i]));
     json_object_set_new(object, "models", models);
+    for (size_t i = 0; i < status->n_refusals; i++)
+        json_object_set_new(refusals, status->refusals[i]->reason,
+                            json_integer((json_int_t)status->refusals[i]->count));
+    json_object_set_new(object, "refusals", refusals);
     json_dumpf(object, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(object);

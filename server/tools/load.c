@@ -1,8 +1,8 @@
 /* Every connection is an rk_grpc_client; one loop polls them all. A call in flight has a slot that knows when it was
  * due; slots are recycled.
  *
- * Closed loop: a call that ends starts the next on its connection. Open loop: calls are due at fixed intervals and go
- * to the connections in turn, whether or not earlier ones were answered. One thread. */
+ * Closed loop: a call that ends starts the next on its connection. Open loop: calls are due at times of their own and
+ * go to the connections in turn, whether or not earlier ones were answered. One thread. */
 #include "server/tools/load.h"
 
 #include <poll.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "server/tools/arrivals.h"
 #include "server/tools/grpc_client.h"
 
 #define MAX_OPEN    100000 /* calls of an open loop */
@@ -32,28 +33,48 @@ struct run {
     struct slot *spare;
     uint64_t begin_us, end_us; /* of the measured time */
     uint64_t num_open, next_message, next_client;
-    uint64_t num_due; /* open loop: calls begun since `start_us` */
+    struct rk_arrivals arrivals; /* open loop: since start_us */
     uint64_t start_us;
 };
 
 static void start_call(struct run *run, struct rk_grpc_client *client, uint64_t due_us);
 
+static bool is_refusal(enum rk_grpc_status status)
+{
+    return status == RK_GRPC_RESOURCE_EXHAUSTED || status == RK_GRPC_UNAVAILABLE;
+}
+
+/* The end of a call that was due in the measured time. */
+static void count(struct run *run, const struct slot *slot, const struct rk_grpc_reply *reply, uint64_t now_us)
+{
+    const struct rk_load *load = run->load;
+    struct rk_load_result *result = run->result;
+    const uint64_t took_us = now_us - slot->due_us;
+    const bool ok = reply->status == RK_GRPC_OK, good = ok && took_us <= load->call_timeout_us;
+    result->by_status[reply->status]++;
+    result->good += good;
+    if (ok) {
+        rk_latency_add(&result->latency_us, took_us);
+        result->candidates += slot->candidates;
+    } else if (result->first_error[0] == '\0') {
+        snprintf(result->first_error, sizeof result->first_error, "%s", reply->message);
+    }
+    if (is_refusal(reply->status))
+        rk_latency_add(&result->refused_us, took_us);
+    if (load->intervals != NULL)
+        rk_interval_add(&load->intervals[(slot->due_us - run->begin_us) / load->interval_us], took_us, ok, good,
+                        is_refusal(reply->status));
+}
+
 static void on_done(void *context, const struct rk_grpc_reply *reply)
 {
     struct slot *slot = context;
     struct run *run = slot->run;
-    struct rk_load_result *result = run->result;
     uint64_t now_us = rk_monotonic_us();
     run->num_open--;
-    if (slot->due_us >= run->begin_us && slot->due_us < run->end_us) {
-        result->by_status[reply->status]++;
-        if (reply->status == RK_GRPC_OK) {
-            rk_latency_add(&result->latency_us, now_us - slot->due_us);
-            result->candidates += slot->candidates;
-        } else if (result->first_error[0] == '\0') {
-            snprintf(result->first_error, sizeof result->first_error, "%s", reply->message);
-        }
-    }
+    run->result->ended++;
+    if (slot->due_us >= run->begin_us && slot->due_us < run->end_us)
+        count(run, slot, reply, now_us);
     slot->next = run->spare;
     run->spare = slot;
     if (run->load->rate == 0 && now_us < run->end_us)
@@ -91,15 +112,18 @@ static uint64_t start_due(struct run *run, uint64_t now_us)
 {
     const struct rk_load *load = run->load;
     for (;;) {
-        uint64_t due_us = run->start_us + run->num_due * 1000000 / load->rate;
+        uint64_t due_us = run->start_us + rk_arrivals_next_us(&run->arrivals);
         if (due_us > now_us || due_us >= run->end_us)
             return due_us;
-        run->num_due++;
+        rk_arrivals_pass(&run->arrivals);
         struct rk_grpc_client *client = run->clients[run->next_client++ % load->connections];
-        if (run->num_open >= MAX_OPEN || client == NULL)
+        if (run->num_open >= MAX_OPEN || client == NULL) {
             run->result->unsent += due_us >= run->begin_us;
-        else
-            start_call(run, client, due_us);
+            continue;
+        }
+        if (due_us >= run->begin_us)
+            rk_latency_add(&run->result->lag_us, now_us - due_us);
+        start_call(run, client, due_us);
     }
 }
 
@@ -141,12 +165,23 @@ static bool turn(struct run *run, uint64_t until_us)
     return count > 0;
 }
 
+static uint64_t own_cpu_us(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
 static void run_all(struct run *run)
 {
     const struct rk_load *load = run->load;
+    const uint64_t cpu_us = own_cpu_us();
+    if (load->rate > 0)
+        rk_arrivals_init(&run->arrivals, load->rate, load->poisson, load->seed);
     run->start_us = rk_monotonic_us();
     run->begin_us = run->start_us + load->warm_up_us;
     run->end_us = run->begin_us + load->measure_us;
+    run->result->begin_us = run->begin_us;
     for (uint64_t i = 0; load->rate == 0 && i < load->connections * load->in_flight; i++)
         start_call(run, run->clients[i % load->connections], rk_monotonic_us());
     uint64_t now_us;
@@ -155,6 +190,8 @@ static void run_all(struct run *run)
         if (!turn(run, until_us < run->end_us ? until_us : run->end_us))
             break;
     }
+    if (load->rate > 0)
+        start_due(run, run->end_us); /* what came due since the last turn */
     now_us = rk_monotonic_us();
     run->result->elapsed_us = (now_us < run->end_us ? now_us : run->end_us) - run->begin_us;
     if (now_us < run->begin_us)
@@ -163,6 +200,7 @@ static void run_all(struct run *run)
     while (run->num_open > 0 && rk_monotonic_us() < patience_us && turn(run, patience_us))
         ;
     run->result->unanswered = run->num_open;
+    run->result->own_cpu_us = own_cpu_us() - cpu_us;
 }
 
 static void free_all(struct run *run)

@@ -21,7 +21,8 @@ const struct rk_ctl_command rk_ctl_commands[] = {
      rk_ctl_health},
     {"bench", RK_CTL_BENCH, "send requests as fast as they are answered, or at a rate, and measure",
      "  rankctl bench --model steam --requests requests.jsonl --connections 4 --in-flight 8 --seconds 10\n"
-     "  rankctl bench --model steam --requests requests.jsonl --rate 2000 --json\n"
+     "  rankctl bench --model steam --requests requests.jsonl --rate 2000 --arrivals poisson --deadline-ms 50\n"
+     "  rankctl bench --model steam --requests requests.jsonl --rate 2000 --log load.csv --log-ms 10 --json\n"
      "  rankctl bench --empty\n",
      rk_ctl_bench},
 };

@@ -18,10 +18,10 @@
 enum rk_exit { RK_EXIT_OK = 0, RK_EXIT_FAILED = 1, RK_EXIT_USAGE = 2, RK_EXIT_CANNOT_CONNECT = 3 };
 
 struct rk_ctl_options {
-    const char *target, *model, *requests, *order_by, *titles, *title_feature, *service,
-        *value_model, *value, *priority; /* NULL: not given */
+    const char *target, *model, *requests, *order_by, *titles, *title_feature, *service, *value_model, *value,
+        *priority, *arrivals, *log; /* NULL: not given */
     uint64_t top, version, deadline_ms, connect_timeout_ms;
-    uint64_t connections, in_flight, seconds, rate;
+    uint64_t connections, in_flight, seconds, rate, seed, warmup_ms, log_ms;
     bool json, empty, costs, help;
     struct rk_security security;
 };

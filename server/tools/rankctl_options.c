@@ -64,6 +64,14 @@ static const struct option {
     {"duration", NUMBER, "S", RK_CTL_BENCH, FIELD(seconds), 1, 86400, NULL, "the same as --seconds"},
     {"rate", NUMBER, "R", RK_CTL_BENCH, FIELD(rate), 0, 10000000, "0",
      "requests a second, sent whether or not answers come (open loop); 0: as fast as they are answered"},
+    {"arrivals", TEXT, "NAME", RK_CTL_BENCH, FIELD(arrivals), 0, 0, "constant",
+     "with --rate: constant (at fixed intervals) or poisson (at random, as from many users)"},
+    {"seed", NUMBER, "N", RK_CTL_BENCH, FIELD(seed), 0, UINT64_MAX, "1", "of --arrivals poisson"},
+    {"warmup-ms", NUMBER, "N", RK_CTL_BENCH, FIELD(warmup_ms), 0, 3600000, "0",
+     "load that is not measured before; 0: a tenth of --seconds, at most a second"},
+    {"log", TEXT, "FILE.csv", RK_CTL_BENCH, FIELD(log), 0, 0, NULL,
+     "what came of the calls that were due in each interval of --log-ms"},
+    {"log-ms", NUMBER, "N", RK_CTL_BENCH, FIELD(log_ms), 1, 60000, "100", "the intervals of --log"},
     {"empty", FLAG, NULL, RK_CTL_BENCH, FIELD(empty), 0, 0, NULL, "call the health service instead of ranking"},
     {"json", FLAG, NULL, RK_CTL_ALL, FIELD(json), 0, 0, NULL, "print JSON"},
     {"help", FLAG, NULL, RK_CTL_ALL, FIELD(help), 0, 0, NULL, "show this"},
@@ -141,6 +149,8 @@ static bool check_complete(const struct rk_ctl_command *command, const struct rk
                         "; it takes a file of JSON lines, or - for standard input");
     if (options->titles != NULL && options->top == 0)
         return complain("--titles needs", "--top", ": it names the best candidates");
+    if (strcmp(options->arrivals, "constant") != 0 && strcmp(options->arrivals, "poisson") != 0)
+        return complain("--arrivals is", options->arrivals, "; it is constant or poisson");
     return options->value == NULL || check_formula(options->value);
 }
 

@@ -1,0 +1,143 @@
+#!/usr/bin/python3
+"""What an overload does to rankd: goodput, latency of what is accepted, refusals and recovery, at multiples of what it can do.
+
+    bench_overload.py [--build DIR] [--seconds S] [--deadline-ms N] [--json]
+
+Goodput are answers within the deadline, timed from when a request was due. rankd has one worker and one event loop on one processor, the generator
+another. Capacity is the highest goodput of closed loops and of open loops around it. Then requests come as a Poisson process, at 0.5 to 10 times the
+capacity; `ended late` is the share of computed requests that were done only after their deadline, as rankd counts them. Recovery: half of the capacity
+all the time, ten times as much for two seconds, and how long after these end a 10 ms interval was the first of five in which all requests got good
+answers. With two processors, what the generator and the system's network code need is taken from nobody else, but a shared machine shows: `behind` is
+how late the generator's own sends were (p99), and a row with more than a millisecond of it says little."""
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import bench_common
+import bench_latency
+
+LOADS = 0.5, 0.85, 0.9, 1, 2, 5, 10
+GOODPUT = {2: 98, 5: 95, 10: 90}  # percent of the peak, wanted
+LOG_MS, QUIET = 10, 5
+
+
+class Generator:
+    def __init__(self, options, fixture, server, requests, core):
+        self.options, self.fixture, self.server, self.requests, self.core = options, fixture, server, requests, core
+
+    def command(self, *words, seconds=None):
+        return ["taskset", "-c", str(self.core), str(self.fixture.RANKCTL), "--target", self.server.target, "bench", "--model", "steam",
+                "--requests", str(self.requests), "--connections", "8", "--deadline-ms", str(self.options.deadline_ms), "--json",
+                "--seconds", str(seconds or self.options.seconds), *map(str, words)]
+
+    def run(self, *words):
+        return json.loads(subprocess.run(self.command(*words), capture_output=True, text=True, check=False).stdout)
+
+    def poisson(self, rate, *words):
+        return self.run("--rate", round(rate), "--arrivals", "poisson", *words)
+
+
+def capacity(generator):
+    closed = max(generator.run("--in-flight", n)["goodput_per_s"] for n in (1, 2, 4))
+    return max([closed] + [generator.poisson(closed * part)["goodput_per_s"] for part in (0.9, 1, 1.1)])
+
+
+def row(generator, server, peak, load):
+    def counts():
+        return json.loads(server.rankctl("status", "--json").stdout)
+    before = counts()
+    found = generator.poisson(peak * load)
+    after = counts()
+    computed = after["batched_requests"] - before["batched_requests"]
+    return {"load": load, "rate": round(peak * load), "goodput_per_s": found["goodput_per_s"],
+            "p99_us": found["latency_us"]["p99"], "refused_p99_us": found["refused_us"]["p99"], "refused": found["refused_us"]["count"],
+            "by_status": found["by_status"], "late_percent": 100 * (after["computed_late"] - before["computed_late"]) / max(computed, 1),
+            "behind_us": found["lag_us"]["p99"], "unsent": found["unsent"], "generator_us_per_call": found["own_us_per_call"],
+            "batch_us": 1e6 / peak * computed / max(after["batches"] - before["batches"], 1)}
+
+
+def recovery_ms(generator, peak):
+    """None: not within what was logged."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = os.path.join(folder, "steady.csv")
+        words = "--arrivals", "poisson", "--warmup-ms", 500
+        with subprocess.Popen(generator.command("--rate", round(peak / 2), "--log", log, "--log-ms", LOG_MS, *words, seconds=6),
+                              stdout=subprocess.PIPE) as steady:
+            burst = json.loads(subprocess.run(generator.command("--rate", round(peak * 9.5), *words, seconds=2), capture_output=True, check=False).stdout)
+            steady.communicate()
+        with open(log, encoding="ascii") as file:
+            rows = [{name: float(value) for name, value in each.items()} for each in csv.DictReader(file)]
+    ended_us = burst["begin_us"] + 2e6
+    rows = [each for each in rows if each["begin_us"] >= ended_us]
+    for number, each in enumerate(rows[:-QUIET]):
+        if all(later["good"] == later["ended"] for later in rows[number:number + QUIET]):
+            return (each["begin_us"] - ended_us) / 1000
+    return None
+
+
+def measure(options):
+    fixture = bench_common.fixture(options.build)
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("bench_overload.py needs two processors: one for rankd, one for the generator")
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as joined:
+        with open(fixture.DEMO / "requests.jsonl", encoding="utf-8") as lines:
+            bench_latency.join(lines.name, joined)
+        with fixture.RankdServer(fixture.repository_of("steam"), "--workers", 1, "--event-loops", 1) as server:
+            subprocess.run(["taskset", "-a", "-c", "-p", str(cores[0]), str(server.pid)], check=True, stdout=subprocess.DEVNULL)
+            generator = Generator(options, fixture, server, joined.name, cores[1])
+            generator.run()  # warm
+            peak = capacity(generator)
+            rows = [row(generator, server, peak, load) for load in LOADS]
+            recovered = [recovery_ms(generator, peak) for _ in range(3)]
+    peak_of_rows = max([peak] + [each["goodput_per_s"] for each in rows])
+    for each in rows:
+        each["goodput_percent"] = 100 * each["goodput_per_s"] / peak_of_rows
+    return {"peak_per_s": peak_of_rows, "deadline_ms": options.deadline_ms, "rows": rows, "recovery_ms": recovered}
+
+
+def verdict(met):
+    return "met" if met else "MISSED"
+
+
+def main():
+    parser = bench_common.parser(__doc__)
+    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
+    parser.add_argument("--deadline-ms", type=int, default=50)
+    options = parser.parse_args()
+    found = measure(options)
+    if options.json:
+        bench_common.print_json(found)
+        return
+    print(f"capacity {found['peak_per_s']:.0f} requests/s within {options.deadline_ms} ms, each of {bench_latency.CANDIDATES} candidates; rankd on one "
+          "processor, the generator on another")
+    print(f"{'load':>5} {'rate/s':>8} {'goodput/s':>10} {'of peak':>8} {'p99 ms':>8} {'refused':>8} {'their p99':>10} {'late':>7} {'behind':>8}")
+    rows = {each["load"]: each for each in found["rows"]}
+    for each in rows.values():
+        print(f"{each['load']:>5} {each['rate']:>8} {each['goodput_per_s']:>10.0f} {each['goodput_percent']:>7.1f}% {each['p99_us'] / 1000:>8.2f} "
+              f"{each['refused']:>8} {each['refused_p99_us'] / 1000:>7.2f} ms {each['late_percent']:>6.2f}% {each['behind_us'] / 1000:>5.2f} ms")
+    for load, wanted in GOODPUT.items():
+        print(f"goodput at {load}x: {rows[load]['goodput_percent']:.1f}% of peak; wanted {wanted}: {verdict(rows[load]['goodput_percent'] >= wanted)}")
+    over = [rows[load] for load in GOODPUT]
+    slower = max(each["p99_us"] for each in over) / rows[0.9]["p99_us"]
+    refused = max(each["refused_p99_us"] for each in over) / 1000
+    late = max(each["late_percent"] for each in over)
+    lasted = [each for each in found["recovery_ms"] if each is not None]
+    print(f"p99 of what is accepted: {slower:.2f} x that at 0.9 load; wanted 1.5: {verdict(slower <= 1.5)}")
+    print(f"p99 of refusals: {refused:.2f} ms; wanted 2: {verdict(refused <= 2)}")
+    print(f"computed after the deadline: {late:.3f}%; wanted 0.1: {verdict(late <= 0.1)}")
+    recovered = len(lasted) == len(found["recovery_ms"])
+    print(f"recovery: {'median ' + format(statistics.median(lasted), '.0f') + ' ms' if recovered else 'not within the log'}; wanted 100: "
+          f"{verdict(recovered and statistics.median(lasted) <= 100)}")
+    at85 = rows[0.85]
+    print(f"p99 at 85% of capacity: {at85['p99_us'] / at85['batch_us']:.2f} x the {at85['batch_us']:.0f} us that a mean batch takes at capacity's rate; "
+          f"wanted 2: {verdict(at85['p99_us'] <= 2 * at85['batch_us'])}")
+
+
+if __name__ == "__main__":
+    main()
