@@ -76,8 +76,9 @@ static void print_status_json(const Rankd__V1__StatusResponse *status)
         {"queued", status->queued},
         {"late", status->late},
         {"computed_late", status->computed_late},
+        {"degraded", status->degraded},
     };
-    json_t *object = json_object(), *models = json_array(), *refusals = json_object();
+    json_t *object = json_object(), *models = json_array(), *refusals = json_object(), *overloaded = json_array();
     json_object_set_new(object, "build", json_string(status->build));
     json_object_set_new(object, "backend", json_string(status->backend));
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -89,6 +90,9 @@ static void print_status_json(const Rankd__V1__StatusResponse *status)
         json_object_set_new(refusals, status->refusals[i]->reason,
                             json_integer((json_int_t)status->refusals[i]->count));
     json_object_set_new(object, "refusals", refusals);
+    for (size_t i = 0; i < status->n_overloaded; i++)
+        json_array_append_new(overloaded, json_string(status->overloaded[i]));
+    json_object_set_new(object, "overloaded", overloaded);
     json_dumpf(object, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(object);
@@ -97,6 +101,25 @@ static void print_status_json(const Rankd__V1__StatusResponse *status)
 static double ratio(uint64_t a, uint64_t b)
 {
     return b == 0 ? 0 : (double)a / (double)b;
+}
+
+/* Only when there is something to say. */
+static void print_refusals(const Rankd__V1__StatusResponse *status)
+{
+    const char *before = "  refused      ";
+    for (size_t i = 0; i < status->n_refusals; i++) {
+        if (status->refusals[i]->count == 0)
+            continue;
+        printf("%s%llu %s", before, (unsigned long long)status->refusals[i]->count, status->refusals[i]->reason);
+        before = ", ";
+    }
+    if (before[0] == ',')
+        putchar('\n');
+    for (size_t i = 0; i < status->n_overloaded; i++)
+        printf("  overloaded   with %s requests, now\n", status->overloaded[i]);
+    if (status->degraded > 0 || status->computed_late > 0)
+        printf("  overload     %llu requests of which only the first candidates were ranked, %llu computed too late\n",
+               (unsigned long long)status->degraded, (unsigned long long)status->computed_late);
 }
 
 static void print_status(const char *target, const Rankd__V1__StatusResponse *status)
@@ -110,6 +133,7 @@ static void print_status(const char *target, const Rankd__V1__StatusResponse *st
     printf("  requests     %llu answered, %llu of them with errors, %llu too late to compute, %llu waiting\n",
            (unsigned long long)status->requests, (unsigned long long)status->request_errors,
            (unsigned long long)status->late, (unsigned long long)status->queued);
+    print_refusals(status);
     printf("  batches      %llu, on average %.2f requests and %.1f candidates\n", (unsigned long long)status->batches,
            ratio(status->batched_requests, status->batches), ratio(status->batched_candidates, status->batches));
     printf("models\n");

@@ -2,6 +2,7 @@
 """What clients and operators of an overloaded rankd see: refusals at once, hints, degraded answers that say so, a memory limit that
 refuses instead of dying, and all of it counted."""
 
+import json
 import threading
 import time
 import unittest
@@ -130,6 +131,8 @@ class TestOverload(unittest.TestCase):
             self.assertEqual(call.code(), CODE.RESOURCE_EXHAUSTED)
             self.assertIn("memory_limit_mib", call.details())
             self.assertEqual(refusals(server)["memory"], 1)
+            self.assertEqual(json.loads(server.rankctl("status", "--json").stdout)["refusals"], refusals(server))
+            self.assertIn("refused      1 memory\n", server.rankctl("status").stdout)
 
 
 if __name__ == "__main__":
