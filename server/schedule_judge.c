@@ -130,10 +130,10 @@ static void count_offer(struct rk_schedule *schedule, const struct rk_ask *ask, 
         rk_overload_offer(&schedule->classes[ask->priority].overload, judgement->work_ns, (uint64_t)full_ns);
 }
 
-/* Waits are not known to the last moment: with an eighth to spare. */
+/* Waits are not known to the last moment: with a quarter to spare. */
 static uint64_t spared(uint64_t us)
 {
-    return us + us / 8;
+    return us + us / 4;
 }
 
 static enum rk_refusal_reason reason_to_refuse(struct rk_schedule *schedule, const struct rk_ask *ask, uint64_t now_us,
