@@ -195,7 +195,7 @@ class TestUnderLoad(unittest.TestCase):
     """One worker, kept busy by large requests to a slow model, so that what comes behind them waits; the event loop scores nothing
     itself."""
     NUM_BIG = 12
-    ONE_WORKER = ("--workers", 1, "--in-place-us", 0)
+    ONE_WORKER = ("--workers", 1, "--in-place-us", 0, "--max-queued-ms", 0, "--queue-target-us", 0)  # in a slow build a few requests are seconds of work
 
     @classmethod
     def setUpClass(cls):
@@ -362,7 +362,7 @@ class TestInPlace(unittest.TestCase):
 
     def test_small_requests_do_not_wait_behind_large_ones(self):
         # The worker takes one candidate at a time, so that it is busy for long after the last large request has arrived.
-        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000, "--max-batch", 1) as server:
+        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000, "--max-batch", 1, "--max-queued-ms", 0) as server:
             request = big_request(20000)
             large = [server.stub.Rank.future(request, timeout=120 * TIME_SCALE) for _ in range(40)]
             wait_for(lambda: status(server).batches > 0, "the worker has begun")
@@ -372,7 +372,7 @@ class TestInPlace(unittest.TestCase):
                 call.cancel()
 
     def test_requests_that_arrive_together_share_a_batch(self):
-        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000) as server:
+        with RankdServer(repository_of("steam"), "--workers", 1, "--in-place-us", 1000, "--max-queued-ms", 0) as server:
             before = status(server)
             calls = [server.stub.Rank.future(big_request(1), timeout=60 * TIME_SCALE) for _ in range(500)]
             for call in calls:
