@@ -185,5 +185,10 @@ enum rk_grpc_status rk_access_authorize(void *argument, struct rk_call *call, ch
     const struct rk_access_caller caller = {.names = peer->names,
                                             .num_names = peer->num_names,
                                             .authorization = rk_call_metadata(call, "authorization")};
-    return rk_access_rules_judge(view->rules, path, &caller, hash_token, view, message, capacity);
+    const char *token;
+    const enum rk_grpc_status status =
+        rk_access_rules_judge(view->rules, path, &caller, hash_token, view, &token, message, capacity);
+    if (token != NULL)
+        rk_call_set_client(call, token);
+    return status;
 }

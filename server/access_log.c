@@ -80,7 +80,9 @@ static void print_call(struct line *line, const struct rk_call *call, enum rk_gr
     print(line, ",\"request_bytes\":%" PRIu64 ",\"response_bytes\":%" PRIu64, rk_call_received_bytes(call),
           rk_call_sent_bytes(call));
     print_text(line, "peer", peer->address);
-    if (peer->num_names > 0)
+    if (rk_call_client(call) != NULL)
+        print_text(line, "client", rk_call_client(call));
+    else if (peer->num_names > 0)
         print_text(line, "client", peer->names[0]);
     if (parent != NULL && rk_trace_context_parse(parent, &trace)) {
         print_text(line, "trace_id", trace.trace_id);

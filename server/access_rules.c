@@ -58,13 +58,17 @@ static bool certificate_allows(const struct rk_access_service *service, const st
     return false;
 }
 
-static bool token_allows(const struct rk_access_rules *rules, const struct rk_access_service *service,
-                         const uint8_t hash[RK_TOKEN_HASH_BYTES])
+/* Its name; NULL: it does not. */
+static const char *allowing_token(const struct rk_access_rules *rules, const struct rk_access_service *service,
+                                  const uint8_t hash[RK_TOKEN_HASH_BYTES])
 {
-    int found = 0;
-    for (uint32_t i = 0; i < service->num_tokens; i++)
-        found |= CRYPTO_memcmp(rules->tokens[service->tokens[i]].hash, hash, RK_TOKEN_HASH_BYTES) == 0;
-    return found != 0;
+    const char *found = NULL;
+    for (uint32_t i = 0; i < service->num_tokens; i++) {
+        const struct rk_access_token *token = &rules->tokens[service->tokens[i]];
+        if (CRYPTO_memcmp(token->hash, hash, RK_TOKEN_HASH_BYTES) == 0)
+            found = token->name;
+    }
+    return found;
 }
 
 /* The token in "Bearer TOKEN"; NULL when the header is something else. */
@@ -80,11 +84,12 @@ static const char *token_of(const char *authorization, size_t *length)
 
 enum rk_grpc_status rk_access_rules_judge(const struct rk_access_rules *rules, const char *path,
                                           const struct rk_access_caller *caller, rk_access_hash_fn *hash,
-                                          void *hash_context, char *message, size_t capacity)
+                                          void *hash_context, const char **token_name, char *message, size_t capacity)
 {
     const char *name = path + (path[0] == '/');
     const size_t length = strcspn(name, "/");
     const struct rk_access_service *service = find(rules, name, length);
+    *token_name = NULL;
     const bool is_health = length == strlen(HEALTH) && memcmp(name, HEALTH, length) == 0;
     if (is_health && (service == NULL || strcmp(service->name, "*") == 0))
         return RK_GRPC_OK;
@@ -105,7 +110,7 @@ enum rk_grpc_status rk_access_rules_judge(const struct rk_access_rules *rules, c
             snprintf(message, capacity, "the token could not be looked at: out of memory");
             return RK_GRPC_RESOURCE_EXHAUSTED;
         }
-        if (token_allows(rules, service, digest))
+        if ((*token_name = allowing_token(rules, service, digest)) != NULL)
             return RK_GRPC_OK;
     }
     if (caller->authorization != NULL && token == NULL && caller->names == NULL) {

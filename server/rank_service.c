@@ -275,13 +275,15 @@ static enum rk_status decode(const struct rk_rank_entry *entry, struct rk_job *j
 
 /* ---- what is taken, and what is not ---- */
 
-/* Who shares with whom: a client is the first name of its certificate, or an address without the port. */
+/* Who shares with whom: a client is its token's name, or the first of its certificate, or an address without the port.
+ */
 static void identify(const struct rk_call *call, uint64_t *client, uint64_t *its_connection)
 {
     const struct rk_connection *connection = rk_grpc_session_owner(rk_call_session(call));
     const struct rk_peer *peer = rk_connection_peer(connection);
-    const char *name = peer->num_names > 0 ? peer->names[0] : peer->address;
-    const char *port = peer->num_names > 0 ? NULL : strrchr(name, ':');
+    const char *token = rk_call_client(call), *certificate = peer->num_names > 0 ? peer->names[0] : NULL;
+    const char *known = token != NULL ? token : certificate, *name = known != NULL ? known : peer->address;
+    const char *port = known != NULL ? NULL : strrchr(name, ':');
     *client = XXH3_64bits(name, port != NULL ? (size_t)(port - name) : strlen(name));
     *its_connection = (uint64_t)(uintptr_t)connection;
 }
@@ -459,5 +461,7 @@ static enum rk_status encode_rank(struct rk_job *job, const Rankd__V1__RankRespo
     return rk_rank_response_encode(response, &job->arena, bytes, length);
 }
 
-const struct rk_rank_protocol rk_rank_protocol = {
-    .peek = rk_rank_peek, .can_degrade = true, .decode = decode_rank, .encode = encode_rank};
+const struct rk_rank_protocol rk_rank_protocol = {.peek = rk_rank_peek,
+                                                  .can_degrade = true,
+                                                  .decode = decode_rank,
+                                                  .encode = encode_rank};

@@ -86,6 +86,7 @@ void rk_call_close(struct rk_call *call)
         call->next->previous = call->previous;
     if (--session->num_calls == 0)
         session->time.idle_since_us = session->now_us;
+    rk_pool_free(session->pool, call->client);
     rk_pool_free(session->pool, call);
 }
 
@@ -382,6 +383,21 @@ const char *rk_call_metadata(const struct rk_call *call, const char *name)
 bool rk_call_message_was_compressed(const struct rk_call *call)
 {
     return call->was_compressed;
+}
+
+void rk_call_set_client(struct rk_call *call, const char *name)
+{
+    struct rk_pool *pool = call->session->pool;
+    const size_t bytes = strlen(name) + 1;
+    rk_pool_free(pool, call->client);
+    call->client = rk_pool_alloc(pool, bytes);
+    if (call->client != NULL)
+        memcpy(call->client, name, bytes);
+}
+
+const char *rk_call_client(const struct rk_call *call)
+{
+    return call->client;
 }
 
 void rk_call_note(struct rk_call *call, const char *subject, uint64_t amount)

@@ -50,6 +50,7 @@ struct rk_call {
     size_t queued_bytes; /* in that list, less what was sent */
     uint64_t waiting_us; /* since when its first message waits */
     bool over_mark;      /* they have reached RK_CALL_OUTPUT_MARK: the method may wait for `writable` */
+    char *client;        /* pool block, or NULL */
     const char *subject; /* what the method noted */
     uint64_t amount, received_bytes, sent_bytes;
     enum rk_grpc_status status;

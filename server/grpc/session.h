@@ -147,6 +147,10 @@ const char *rk_call_path(const struct rk_call *call);     /* its method's */
  * -bin values stay base64, as they were sent. Not for what gRPC itself uses (te, content-type, grpc-timeout, ...). */
 const char *rk_call_metadata(const struct rk_call *call, const char *name);
 
+/* Who calls, as `authorize` found out; the name is copied. NULL: it found nothing out, or had no memory. */
+void rk_call_set_client(struct rk_call *call, const char *name);
+const char *rk_call_client(const struct rk_call *call);
+
 void rk_call_set_data(struct rk_call *call, void *data);
 void *rk_call_data(const struct rk_call *call);
 

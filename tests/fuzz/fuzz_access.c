@@ -27,14 +27,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char *const paths[] = {"/rankd.v1.Ranking/Rank", "/rankd.v1.Admin/GetStatus", "//", "/a", "/"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         char message[256] = "";
+        const char *token;
         const struct rk_access_caller nobody = {0};
         const struct rk_access_caller somebody = {names, 3, "Bearer a"};
         enum rk_grpc_status without =
-            rk_access_rules_judge(rules, paths[i], &nobody, hash_badly, NULL, message, sizeof message);
-        if ((without == RK_GRPC_OK) != (message[0] == '\0'))
+            rk_access_rules_judge(rules, paths[i], &nobody, hash_badly, NULL, &token, message, sizeof message);
+        if ((without == RK_GRPC_OK) != (message[0] == '\0') || token != NULL)
             abort();
         enum rk_grpc_status with =
-            rk_access_rules_judge(rules, paths[i], &somebody, hash_badly, NULL, message, sizeof message);
+            rk_access_rules_judge(rules, paths[i], &somebody, hash_badly, NULL, &token, message, sizeof message);
         if (without == RK_GRPC_OK && with != RK_GRPC_OK) /* showing something never closes a door */
             abort();
     }

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The access log: who has lines, what is in them, and that nobody waits for it."""
 
+import hashlib
 import json
 import os
 import signal
@@ -54,6 +55,18 @@ class TestAccessLog(unittest.TestCase):
         self.assertFalse({"model", "trace_id", "parent_id"} & set(unknown), "neither a model of ours nor a trace")
         self.assertEqual((refused["status"], refused["model"]), ("INVALID_ARGUMENT", "steam"))
         self.assertEqual((health["method"], health["status"]), ("/grpc.health.v1.Health/Check", "OK"))
+
+    def test_a_client_is_called_by_the_name_of_its_token(self):
+        folder = scratch("log")
+        digests = [hashlib.sha256(token.encode()).hexdigest() for token in ("one", "two")]
+        rules, path = folder / "access.yaml", folder / "access.log"
+        rules.write_text("tokens: {feed: %s, ads: %s}\nservices: {'*': anyone, rankd.v1.Ranking: {tokens: [feed, ads]}}\n" % tuple(digests))
+        with RankdServer(repository_of("dot"), "--access-log", path, "--access-file", rules) as server:
+            request = rank_request("dot", requests_of("dot")[0])
+            codes = [rank(server, request, metadata=[("authorization", f"Bearer {token}")]) for token in ("one", "two", "three")]
+            self.assertEqual(codes, [CODE.OK, CODE.OK, CODE.PERMISSION_DENIED])
+            server.stub.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            self.assertEqual([line.get("client") for line in self.lines(path, 4)], ["feed", "ads", None, None])
 
     def test_one_call_in_so_many_has_a_line_and_each_that_is_slow(self):
         folder = scratch("log")

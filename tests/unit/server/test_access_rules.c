@@ -55,6 +55,8 @@ static struct rk_access_rules *example(void)
     return parse(text);
 }
 
+static const char *token; /* that let the last caller in */
+
 static enum rk_grpc_status judge(const struct rk_access_rules *rules, const char *path, const char *name,
                                  const char *authorization, char message[256])
 {
@@ -63,7 +65,7 @@ static enum rk_grpc_status judge(const struct rk_access_rules *rules, const char
                                             .num_names = name != NULL ? 2 : 0,
                                             .authorization = authorization};
     message[0] = '\0';
-    return rk_access_rules_judge(rules, path, &caller, hash, NULL, message, 256);
+    return rk_access_rules_judge(rules, path, &caller, hash, NULL, &token, message, 256);
 }
 
 Test(access_rules, callers_are_let_in_by_name_or_by_token_and_told_what_is_missing)
@@ -122,6 +124,29 @@ Test(access_rules, callers_are_let_in_by_name_or_by_token_and_told_what_is_missi
         cr_expect_eq(status == RK_GRPC_OK, message[0] == '\0');
         cr_expect(strstr(message, "feed.example") == NULL && strstr(message, "ops") == NULL,
                   "it tells who would be let in");
+    }
+    rk_access_rules_destroy(rules);
+}
+
+Test(access_rules, a_caller_who_comes_in_by_a_token_has_its_name)
+{
+    static const struct {
+        const char *path, *name, *authorization, *token;
+    } cases[] = {
+        {"/rankd.v1.Ranking/Rank", NULL, "Bearer feed-token", "feed"},
+        {"/rankd.v1.Ranking/Rank", NULL, "Bearer ops-token", "ops"},
+        {"/rankd.v1.Admin/GetStatus", "else.example.com", "Bearer new-ops-token", "ops"},
+        {"/rankd.v1.Ranking/Rank", "feed.example.com", "Bearer ops-token", NULL}, /* the certificate is enough */
+        {"/rankd.v1.Admin/GetStatus", NULL, "Bearer feed-token", NULL},
+        {"/open.Service/M", NULL, "Bearer feed-token", NULL},
+        {"/grpc.health.v1.Health/Check", NULL, "Bearer feed-token", NULL},
+    };
+    struct rk_access_rules *rules = example();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char message[256];
+        judge(rules, cases[i].path, cases[i].name, cases[i].authorization, message);
+        cr_expect((token == NULL) == (cases[i].token == NULL) && (token == NULL || strcmp(token, cases[i].token) == 0),
+                  "%s, %s, %s: the token is %s", cases[i].path, cases[i].name, cases[i].authorization, token);
     }
     rk_access_rules_destroy(rules);
 }
