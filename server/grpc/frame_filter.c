@@ -24,22 +24,30 @@ static uint32_t stream_id_of(const uint8_t *header)
     return ((uint32_t)header[5] << 24 | (uint32_t)header[6] << 16 | (uint32_t)header[7] << 8 | header[8]) & INT32_MAX;
 }
 
-/* Not the client's, or open before: then a frame does not concern an idle stream of its own. */
-static bool is_new(const struct rk_frame_filter *filter, uint32_t stream_id)
+/* What is to happen to the frame with this header. Inside a header block nghttp2 allows nothing but its continuation.
+ */
+static enum rk_filtered judge(const struct rk_frame_filter *filter, const uint8_t *header)
 {
-    return stream_id % 2 == 1 && stream_id > filter->last_stream_id;
-}
-
-static bool resets_idle_stream(const struct rk_frame_filter *filter, const uint8_t *header)
-{
-    return header[3] == NGHTTP2_RST_STREAM && length_of(header) == RESET_CODE_BYTES && !filter->in_header_block &&
-           filter->last_stream_id > 0 && is_new(filter, stream_id_of(header));
+    uint8_t type = header[3];
+    if (length_of(header) > RK_MAX_FRAME_BYTES)
+        return RK_FILTERED_TOO_LONG;
+    if (filter->in_header_block || (type != NGHTTP2_DATA && type != NGHTTP2_HEADERS && type != NGHTTP2_RST_STREAM))
+        return RK_FILTERED_BYTES;
+    enum rk_stream_past past = rk_stream_history_look(&filter->history, stream_id_of(header));
+    if (type == NGHTTP2_RST_STREAM) {
+        bool drop =
+            past == RK_STREAM_IDLE && filter->history.last_stream_id > 0 && length_of(header) == RESET_CODE_BYTES;
+        return drop ? RK_FILTERED_RESET : RK_FILTERED_BYTES;
+    }
+    return past == RK_STREAM_ENDED         ? RK_FILTERED_ENDED
+           : past == RK_STREAM_PASSED_OVER ? RK_FILTERED_PASSED_OVER
+                                           : RK_FILTERED_BYTES;
 }
 
 /* How many bytes of the frame that begins here must be seen at once, as far as those that are there tell. */
 static size_t needed(const struct rk_frame_filter *filter, const uint8_t *frame, size_t available)
 {
-    bool reset = available >= FRAME_HEADER_BYTES && resets_idle_stream(filter, frame);
+    bool reset = available >= FRAME_HEADER_BYTES && judge(filter, frame) == RK_FILTERED_RESET;
     return reset ? RK_RESET_FRAME_BYTES : FRAME_HEADER_BYTES;
 }
 
@@ -47,11 +55,16 @@ static size_t needed(const struct rk_frame_filter *filter, const uint8_t *frame,
 static void begin_frame(struct rk_frame_filter *filter, const uint8_t *header)
 {
     filter->passing = length_of(header);
-    uint8_t type = header[3];
+    const uint8_t type = header[3], flags = header[4];
+    const uint32_t stream_id = stream_id_of(header);
+    if (type == NGHTTP2_HEADERS && !filter->in_header_block &&
+        rk_stream_history_look(&filter->history, stream_id) == RK_STREAM_IDLE)
+        rk_stream_history_open(&filter->history, stream_id);
+    bool may_end = type == NGHTTP2_HEADERS || type == NGHTTP2_DATA;
+    if (type == NGHTTP2_RST_STREAM || (may_end && (flags & NGHTTP2_FLAG_END_STREAM) != 0))
+        rk_stream_history_end(&filter->history, stream_id);
     if (type == NGHTTP2_HEADERS || type == NGHTTP2_PUSH_PROMISE || type == NGHTTP2_CONTINUATION)
-        filter->in_header_block = (header[4] & NGHTTP2_FLAG_END_HEADERS) == 0;
-    if (type == NGHTTP2_HEADERS && is_new(filter, stream_id_of(header)))
-        filter->last_stream_id = stream_id_of(header);
+        filter->in_header_block = (flags & NGHTTP2_FLAG_END_HEADERS) == 0;
 }
 
 static void advance(struct rk_bytes *input, size_t length)
@@ -70,8 +83,9 @@ static enum rk_filtered complete_held(struct rk_frame_filter *filter, struct rk_
         advance(input, 1);
     }
     filter->held_bytes = 0;
-    if (whole == RK_RESET_FRAME_BYTES)
-        return RK_FILTERED_RESET;
+    enum rk_filtered verdict = judge(filter, filter->held);
+    if (verdict != RK_FILTERED_BYTES)
+        return verdict;
     begin_frame(filter, filter->held);
     *passed = (struct rk_bytes){filter->held, FRAME_HEADER_BYTES};
     return RK_FILTERED_BYTES;
@@ -89,7 +103,7 @@ static size_t walk(struct rk_frame_filter *filter, const struct rk_bytes *input)
             at += part;
             continue;
         }
-        if (left < FRAME_HEADER_BYTES || resets_idle_stream(filter, input->at + at))
+        if (left < FRAME_HEADER_BYTES || judge(filter, input->at + at) != RK_FILTERED_BYTES)
             break;
         begin_frame(filter, input->at + at);
         at += FRAME_HEADER_BYTES;
@@ -108,9 +122,11 @@ enum rk_filtered rk_frame_filter_next(struct rk_frame_filter *filter, struct rk_
     }
     if (input->length == 0)
         return RK_FILTERED_NOTHING;
-    if (input->length >= needed(filter, input->at, input->length)) {
-        advance(input, RK_RESET_FRAME_BYTES); /* what goes on, walk has taken */
-        return RK_FILTERED_RESET;
+    size_t whole = needed(filter, input->at, input->length);
+    if (input->length >= whole) { /* what goes on, walk has taken */
+        enum rk_filtered verdict = judge(filter, input->at);
+        advance(input, whole);
+        return verdict;
     }
     memcpy(filter->held, input->at, input->length);
     filter->held_bytes = (uint8_t)input->length;

@@ -84,6 +84,11 @@ static int on_begin_frame(nghttp2_session *h2, const nghttp2_frame_hd *header, v
     case NGHTTP2_RST_STREAM:
         count(session, &session->resets);
         break;
+    case NGHTTP2_PRIORITY:
+        if (header->stream_id == 0) /* nghttp2 passes over whatever they say (RFC 9113, section 6.3) */
+            rk_grpc_session_break(session, NGHTTP2_PROTOCOL_ERROR, "PRIORITY of stream 0");
+        count(session, &session->glitches);
+        break;
     default:
         count(session, &session->glitches);
         break;
@@ -418,6 +423,16 @@ static ssize_t receive_filtered(struct rk_grpc_session *session, struct rk_bytes
         case RK_FILTERED_RESET:
             count(session, &session->resets);
             count(session, &session->glitches);
+            break;
+        case RK_FILTERED_ENDED:
+            rk_grpc_session_break(session, NGHTTP2_STREAM_CLOSED, "a frame came on a stream that was ended");
+            break;
+        case RK_FILTERED_PASSED_OVER:
+            rk_grpc_session_break(session, NGHTTP2_PROTOCOL_ERROR,
+                                  "a frame came on a stream below the last one, never opened");
+            break;
+        case RK_FILTERED_TOO_LONG:
+            rk_grpc_session_break(session, NGHTTP2_FRAME_SIZE_ERROR, "too large frame size");
             break;
         case RK_FILTERED_BYTES: {
             ssize_t result = nghttp2_session_mem_recv(session->h2, passed.at, passed.length);

@@ -1,4 +1,5 @@
-/* The filter before nghttp2: which resets it drops, and that every other byte goes on, however the input is cut. */
+/* The filter before nghttp2: which resets it drops, which frames it stops at, and that every other byte goes on,
+ * however the input is cut. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@ struct talk {
     uint8_t sent[MAX_BYTES], expected[MAX_BYTES];
     size_t sent_bytes, expected_bytes;
     int dropped;
+    enum rk_filtered stops; /* at its last frame; RK_FILTERED_BYTES: it does not */
 };
 
 static struct talk talk;
@@ -22,6 +24,7 @@ static void begin_talk(void)
 {
     talk.sent_bytes = talk.expected_bytes = 24;
     talk.dropped = 0;
+    talk.stops = RK_FILTERED_BYTES;
     memcpy(talk.sent, raw_preface, 24);
     memcpy(talk.expected, raw_preface, 24);
 }
@@ -44,6 +47,7 @@ struct run {
     uint8_t out[MAX_BYTES];
     size_t out_bytes, copied;
     int dropped;
+    enum rk_filtered stopped; /* RK_FILTERED_BYTES: it did not */
 };
 
 static struct run run;
@@ -53,10 +57,13 @@ static void begin_run(void)
     rk_frame_filter_init(&run.filter);
     run.out_bytes = run.copied = 0;
     run.dropped = 0;
+    run.stopped = RK_FILTERED_BYTES;
 }
 
 static void feed(size_t from, size_t to)
 {
+    if (run.stopped != RK_FILTERED_BYTES)
+        return;
     uint8_t *piece = malloc(to - from + 1); /* of its own, so that a sanitizer sees a read past it */
     memcpy(piece, talk.sent + from, to - from);
     struct rk_bytes input = {piece, to - from}, passed;
@@ -68,13 +75,16 @@ static void feed(size_t from, size_t to)
             run.dropped++;
             continue;
         }
+        run.stopped = what;
+        if (what != RK_FILTERED_BYTES)
+            break;
         cr_assert(gt(sz, passed.length, 0));
         if (passed.at < piece || passed.at > piece + (to - from))
             run.copied += passed.length;
         memcpy(run.out + run.out_bytes, passed.at, passed.length);
         run.out_bytes += passed.length;
     }
-    cr_assert(eq(sz, input.length, 0));
+    cr_assert(run.stopped != RK_FILTERED_BYTES || input.length == 0);
     free(piece);
 }
 
@@ -84,6 +94,7 @@ static void expect_filtered(const char *how, size_t detail)
     cr_assert(memcmp(run.out, talk.expected, talk.expected_bytes) == 0, "%s %zu: other bytes went on", how, detail);
     cr_assert(eq(int, run.dropped, talk.dropped), "%s %zu", how, detail);
     cr_assert(eq(u8, run.filter.held_bytes, 0), "%s %zu", how, detail);
+    cr_assert(eq(int, run.stopped, talk.stops), "%s %zu", how, detail);
 }
 
 static void expect_filtered_with_all_cuts(void)
@@ -158,22 +169,133 @@ Test(grpc_frame_filter, drops_nothing_inside_a_header_block)
     expect_filtered_with_all_cuts();
 }
 
+static void add_stop(enum rk_filtered stops, uint8_t type, uint32_t stream_id)
+{
+    size_t expected_bytes = talk.expected_bytes, at = talk.sent_bytes;
+    add_frame(false, type, NGHTTP2_FLAG_END_HEADERS, stream_id, 5);
+    if (stops == RK_FILTERED_TOO_LONG)
+        memcpy(talk.sent + at, "\x00\x40\x01", 3);
+    talk.expected_bytes = expected_bytes;
+    talk.stops = stops;
+}
+
+Test(grpc_frame_filter, stops_at_frames_on_streams_that_were_ended_or_passed_over)
+{
+    static const uint8_t types[] = {NGHTTP2_DATA, NGHTTP2_HEADERS};
+    for (size_t i = 0; i < sizeof types; i++) {
+        for (int how = 0; how < 4; how++) {
+            begin_talk();
+            add_frame(false, NGHTTP2_SETTINGS, 0, 0, 0);
+            add_frame(false, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 3, 8);
+            add_frame(false, NGHTTP2_DATA, 0, 3, 20);
+            if (how == 0)
+                add_frame(false, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 3, 0);
+            else if (how == 1)
+                add_frame(false, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_STREAM | NGHTTP2_FLAG_END_HEADERS, 3, 2);
+            else if (how == 2)
+                add_frame(false, NGHTTP2_RST_STREAM, 0, 3, 4);
+            add_frame(false, NGHTTP2_WINDOW_UPDATE, 0, 3, 4); /* these may come at any time */
+            add_frame(false, NGHTTP2_PRIORITY, 0, 3, 5);
+            add_frame(false, NGHTTP2_PRIORITY, 0, 1, 5);
+            add_stop(how == 3 ? RK_FILTERED_PASSED_OVER : RK_FILTERED_ENDED, types[i], how == 3 ? 1 : 3);
+            expect_filtered_with_all_cuts();
+        }
+    }
+}
+
+Test(grpc_frame_filter, stops_at_frames_that_are_too_long)
+{
+    for (uint8_t type = 0; type < 12; type++) {
+        begin_talk();
+        add_frame(false, NGHTTP2_SETTINGS, 0, 0, 0);
+        add_frame(false, NGHTTP2_HEADERS, type == NGHTTP2_CONTINUATION ? 0 : NGHTTP2_FLAG_END_HEADERS, 1, 8);
+        add_stop(RK_FILTERED_TOO_LONG, type, 1);
+        expect_filtered_with_all_cuts();
+    }
+}
+
+Test(grpc_frame_filter, leaves_a_stream_that_is_open_or_of_long_ago_to_nghttp2)
+{
+    begin_talk();
+    add_frame(false, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, 8);
+    add_frame(false, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 3, 8);
+    add_frame(false, NGHTTP2_DATA, 0, 1, 8);
+    add_frame(false, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1,
+              8); /* trailers; whether they may be, nghttp2 knows */
+    add_frame(false, NGHTTP2_HEADERS, 0, 5, 8);
+    add_frame(false, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, 8); /* an error of another kind */
+    add_frame(false, NGHTTP2_CONTINUATION, NGHTTP2_FLAG_END_HEADERS, 5, 8);
+    add_frame(false, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 5 + 2 * RK_HISTORY_STREAMS, 8);
+    add_frame(false, NGHTTP2_DATA, 0, 1, 8);
+    add_frame(false, NGHTTP2_DATA, 0, 2, 8);
+    expect_filtered_with_all_cuts();
+}
+
+/* What the filter is to know of the streams, by other means: all of them, in a list. */
+struct known {
+    uint32_t ids[1000], last;
+    bool ended[1000];
+    size_t count;
+};
+
+static bool stops_at(const struct known *known, uint8_t type, uint32_t id)
+{
+    if ((type != NGHTTP2_DATA && type != NGHTTP2_HEADERS) || id % 2 == 0 || id > known->last ||
+        known->last - id >= 2 * RK_HISTORY_STREAMS)
+        return false;
+    for (size_t i = 0; i < known->count; i++) {
+        if (known->ids[i] == id)
+            return known->ended[i];
+    }
+    return true;
+}
+
+static void learn(struct known *known, uint8_t type, uint8_t flags, uint32_t id)
+{
+    if (type == NGHTTP2_HEADERS && id % 2 == 1 && id > known->last) {
+        known->last = id;
+        known->ids[known->count] = id;
+        known->ended[known->count++] = false;
+    }
+    bool ends = type == NGHTTP2_RST_STREAM ||
+                ((type == NGHTTP2_HEADERS || type == NGHTTP2_DATA) && (flags & NGHTTP2_FLAG_END_STREAM) != 0);
+    for (size_t i = 0; i < known->count; i++) {
+        if (known->ids[i] == id && ends && known->last - id < 2 * RK_HISTORY_STREAMS)
+            known->ended[i] = true;
+    }
+}
+
 Test(grpc_frame_filter, keeps_the_bounds_of_random_frames_in_random_pieces)
 {
     uint64_t state = test_seed();
+    int stops = 0;
     for (int round = 0; round < 300; round++) {
         begin_talk();
-        uint32_t opened = 0;
+        struct known known = {.last = 0};
         bool open_block = false;
         while (talk.sent_bytes < 4000) {
             uint8_t type = (uint8_t)(test_random(&state) % 12), flags = (uint8_t)test_random(&state);
-            uint32_t id = test_random(&state) % 4 == 0 ? test_random(&state) : opened + test_random(&state) % 5;
+            uint32_t id =
+                test_random(&state) % 8 == 0 ? test_random(&state) % 5000 : known.last + test_random(&state) % 7 - 2;
+            id &= INT32_MAX;
+            if (test_random(&state) % 8 != 0)
+                flags |= NGHTTP2_FLAG_END_HEADERS;
             size_t length = test_random(&state) % 2 == 0 ? 4 : test_random(&state) % 600;
-            bool own_idle = (id & INT32_MAX) % 2 == 1 && (id & INT32_MAX) > opened;
-            add_frame(type == NGHTTP2_RST_STREAM && length == 4 && own_idle && opened > 0 && !open_block, type, flags,
-                      id, length);
-            if (type == NGHTTP2_HEADERS && own_idle)
-                opened = id & INT32_MAX;
+            bool own_idle = id % 2 == 1 && id > known.last;
+            if (!open_block && stops_at(&known, type, id)) {
+                stops++;
+                if (test_random(&state) % 8 != 0)
+                    continue;
+                bool is_known = false;
+                for (size_t i = 0; i < known.count; i++)
+                    is_known |= known.ids[i] == id;
+                add_stop(is_known ? RK_FILTERED_ENDED : RK_FILTERED_PASSED_OVER, type, id);
+                break;
+            }
+            add_frame(type == NGHTTP2_RST_STREAM && length == 4 && own_idle && known.last > 0 && !open_block, type,
+                      flags, id, length);
+            if (!open_block || type != NGHTTP2_HEADERS || !own_idle)
+                learn(&known, type, flags, id);
             if (type == NGHTTP2_HEADERS || type == NGHTTP2_PUSH_PROMISE || type == NGHTTP2_CONTINUATION)
                 open_block = (flags & NGHTTP2_FLAG_END_HEADERS) == 0;
         }
@@ -186,6 +308,7 @@ Test(grpc_frame_filter, keeps_the_bounds_of_random_frames_in_random_pieces)
         }
         expect_filtered("round", (size_t)round);
     }
+    cr_expect(gt(int, stops, 10));
 }
 
 Test(grpc_frame_filter, copies_nothing_of_frames_that_arrive_whole)

@@ -189,6 +189,7 @@ Test(grpc_limits, answers_protocol_errors_with_the_error_that_the_rfc_names)
         {"SETTINGS of 5 bytes", NGHTTP2_SETTINGS, 0, 0, 5, NGHTTP2_FRAME_SIZE_ERROR},
         {"PING of 7 bytes", NGHTTP2_PING, 0, 0, 7, NGHTTP2_FRAME_SIZE_ERROR},
         {"RST_STREAM on an idle stream", NGHTTP2_RST_STREAM, 0, 9, 4, NGHTTP2_PROTOCOL_ERROR},
+        {"PRIORITY of stream 0", NGHTTP2_PRIORITY, 0, 0, 5, NGHTTP2_PROTOCOL_ERROR},
         {"WINDOW_UPDATE of 0", NGHTTP2_WINDOW_UPDATE, 0, 0, 4, NGHTTP2_PROTOCOL_ERROR},
         {"CONTINUATION alone", NGHTTP2_CONTINUATION, 0, 1, 1, NGHTTP2_PROTOCOL_ERROR},
         {"PUSH_PROMISE from a client", NGHTTP2_PUSH_PROMISE, NGHTTP2_FLAG_END_HEADERS, 1, 4, NGHTTP2_PROTOCOL_ERROR},
@@ -203,6 +204,42 @@ Test(grpc_limits, answers_protocol_errors_with_the_error_that_the_rfc_names)
         cr_expect(eq(i64, raw_goaway_code(&peer), cases[i].code), "%s", cases[i].what);
         cr_expect(rk_grpc_session_finished(peer.session), "%s", cases[i].what);
     }
+}
+
+Test(grpc_limits, closes_on_frames_of_streams_that_the_client_has_ended_or_passed_over)
+{
+    static const uint8_t body[5];
+    static const struct {
+        const char *what;
+        uint8_t type, flags;
+        uint32_t stream_id, code;
+    } cases[] = {
+        {"DATA after END_STREAM", NGHTTP2_DATA, 0, 5, NGHTTP2_STREAM_CLOSED},
+        {"HEADERS after END_STREAM", NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 5, NGHTTP2_STREAM_CLOSED},
+        {"DATA on a stream passed over", NGHTTP2_DATA, 0, 3, NGHTTP2_PROTOCOL_ERROR},
+        {"HEADERS on a stream passed over", NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 3, NGHTTP2_PROTOCOL_ERROR},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        restart(NULL, true);
+        peer_feed(&peer, raw_preface, raw_preface_bytes);
+        feed_echo(5);
+        cr_assert(peer.session_ok);
+        feed_frame(cases[i].type, cases[i].flags, cases[i].stream_id, body, sizeof body);
+        cr_expect(eq(i64, raw_goaway_code(&peer), cases[i].code), "%s", cases[i].what);
+        cr_expect(eq(int, peer.num_messages, 1), "%s", cases[i].what);
+    }
+}
+
+Test(grpc_limits, passes_over_what_crosses_a_reset_of_its_own)
+{
+    static const uint8_t body[5], much[4] = {0x7f, 0xff, 0xff, 0xff};
+    feed_request(1, "/test.T/Later", 0);
+    feed_frame(NGHTTP2_WINDOW_UPDATE, 0, 1, much, sizeof much); /* for which the stream is reset */
+    cr_assert(eq(int, raw_count(&peer, NGHTTP2_RST_STREAM), 1));
+    feed_frame(NGHTTP2_DATA, 0, 1, body, sizeof body);
+    feed_frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, body, sizeof body);
+    cr_expect(peer.session_ok);
+    cr_expect(eq(i64, raw_goaway_code(&peer), -1));
 }
 
 Test(grpc_limits, survives_resets_that_overtook_the_headers_of_their_stream)
