@@ -9,13 +9,15 @@ a call that has to be answered, or the end of the connection. Header blocks are 
 the same wherever it stands. Sections are those of RFC 9113 and RFC 7541, but for h2spec's cases its own, which are RFC 7540's."""
 
 import socket
+import ssl
 import struct
 import typing
 import unittest
 
 import hpack
 
-from rankd_fixture import RankdServer, TIME_SCALE, repository_of
+from certificates import Authority
+from rankd_fixture import RankdServer, TIME_SCALE, repository_of, scratch
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 0x1
@@ -181,7 +183,7 @@ class RawClient:
     def send(self, payload):
         try:
             self.socket.sendall(payload)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             pass  # reading tells
 
     def finish_sending(self):
@@ -194,7 +196,7 @@ class RawClient:
         """Takes what comes next; False at the end of the connection."""
         try:
             received = self.socket.recv(65536)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             received = b""
         except TimeoutError:
             raise AssertionError(f"nothing more came within {TIMEOUT_S:g} s after\n{self}") from None
@@ -379,6 +381,18 @@ def run_case(server, case):
         case.expected(client)
 
 
+class SecurePeer:
+    """For RawClient: sockets of a server's TLS address. What is sent in one piece is a record of its own."""
+
+    def __init__(self, server, authority):
+        self.address = server.targets["tls"][0].rsplit(":", 1)
+        self.context = ssl.create_default_context(cafile=authority.certificate)
+        self.context.set_alpn_protocols(["h2"])
+
+    def socket(self):
+        return self.context.wrap_socket(socket.create_connection((self.address[0], int(self.address[1])), TIMEOUT_S), server_hostname="rankd.example")
+
+
 class CasesTest(unittest.TestCase):
     """One rankd for all cases of a file. None of its timers may do what the case is to show."""
     arguments = ()
@@ -386,7 +400,7 @@ class CasesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = RankdServer(repository_of("dot"), "--handshake-timeout-s", 3600, "--keepalive-s", 0, "--ping-interval-s", 0, *cls.arguments)
-        cls.server.__enter__()
+        cls.peer = cls.server.__enter__()
 
     @classmethod
     def tearDownClass(cls):
@@ -397,9 +411,21 @@ class CasesTest(unittest.TestCase):
         for case in cases:
             numbers[case.section] = numbers.get(case.section, 0) + 1
             with self.subTest(f"{case.section}/{numbers[case.section]} {case.title}"):
-                run_case(self.server, case)
-        with RawClient(self.server) as other:  # whatever was sent, others are served
+                run_case(self.peer, case)
+        with RawClient(self.peer) as other:  # whatever was sent, others are served
             honest_call(other)
+
+    def run_cases_over_tls(self, cases):
+        """The same where bytes come in records, and from a loop of their own that has done the handshake."""
+        authority = Authority(scratch("authority"))
+        certificate = authority.issue("rankd.example", "DNS:rankd.example", "serverAuth")
+        with RankdServer(repository_of("dot"), "--listen-tls", "127.0.0.1:0", "--tls-certificate", certificate.certificate, "--tls-key", certificate.key,
+                         *self.arguments) as server:
+            plain, self.peer = self.peer, SecurePeer(server, authority)
+            try:
+                self.run_cases(cases)
+            finally:
+                self.peer = plain
 
     def check_list(self, cases, counts):
         """That no case is missing: so many of each section, all different."""

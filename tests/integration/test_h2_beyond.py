@@ -240,7 +240,7 @@ class TestDamage(CasesTest):
     def check_round(self, number, damaged, goes_on):
         """The connection answers what is sent after the damage, or has ended; and the neighbour is served."""
         rng = random.Random(f"{seed()} {number}")
-        with self.subTest(f"RANKD_SEED={seed()}, round {number}"), RawClient(self.server, b"") as client:
+        with self.subTest(f"RANKD_SEED={seed()}, round {number}"), RawClient(self.peer, b"") as client:
             send_cut(rng, client, damaged)
             self.neighbour.call()
             if goes_on:
@@ -253,14 +253,14 @@ class TestDamage(CasesTest):
                 client.wait(lambda client: False)
 
     def test_frames_that_are_wrong_or_in_wrong_places(self):
-        self.neighbour = Neighbour(self.server)
+        self.neighbour = Neighbour(self.peer)
         rng = random.Random(seed())
         for number in range(ROUNDS):
             self.check_round(number, PREFACE + b"".join(damage_frames(rng, conversation(rng))), True)
         self.neighbour.client.socket.close()
 
     def test_bytes_that_are_wrong(self):
-        self.neighbour = Neighbour(self.server)
+        self.neighbour = Neighbour(self.peer)
         rng = random.Random(seed() + 1)
         for number in range(ROUNDS):
             talk = PREFACE + b"".join(conversation(rng))
@@ -271,7 +271,7 @@ class TestDamage(CasesTest):
     def test_nothing_is_wrong_with_these_conversations_as_they_are(self):
         rng = random.Random(seed() + 2)
         for number in range(ROUNDS // 5):
-            with self.subTest(f"RANKD_SEED={seed()}, round {number}"), RawClient(self.server) as client:
+            with self.subTest(f"RANKD_SEED={seed()}, round {number}"), RawClient(self.peer) as client:
                 send_cut(rng, client, b"".join(conversation(rng)))
                 honest_call(client)
 

@@ -181,6 +181,9 @@ class TestHttp2(CasesTest):
     def test_cases(self):
         self.run_cases(CASES)
 
+    def test_cases_over_tls(self):
+        self.run_cases_over_tls(CASES)
+
     def test_no_case_is_missing(self):
         self.check_list(CASES, COUNTS)
         self.assertEqual(len(CASES), 95)
