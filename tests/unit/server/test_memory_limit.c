@@ -1,6 +1,7 @@
 /* The limit on memory, against memory that is really taken and given back. */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -4,6 +4,7 @@
 #ifndef RANKD_TESTS_UNIT_PLAIN_CRITERION_H
 #define RANKD_TESTS_UNIT_PLAIN_CRITERION_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -48,14 +49,17 @@ _Noreturn void plain_skip(const char *format, ...) __attribute__((format(printf,
 /* A message is a literal format and its arguments, or nothing. */
 #define PLAIN_CHECK(ok, fatal, what, ...) plain_check(ok, fatal, __FILE__, __LINE__, what, " " __VA_ARGS__)
 
-#define cr_assert(condition, ...)   PLAIN_CHECK((condition), true, #condition, __VA_ARGS__)
-#define cr_assert_eq(a, b, ...)     PLAIN_CHECK((a) == (b), true, #a " == " #b, __VA_ARGS__)
-#define cr_assert_geq(a, b, ...)    PLAIN_CHECK((a) >= (b), true, #a " >= " #b, __VA_ARGS__)
-#define cr_assert_gt(a, b, ...)     PLAIN_CHECK((a) > (b), true, #a " > " #b, __VA_ARGS__)
-#define cr_assert_leq(a, b, ...)    PLAIN_CHECK((a) <= (b), true, #a " <= " #b, __VA_ARGS__)
-#define cr_assert_not_null(a, ...)  PLAIN_CHECK((a) != NULL, true, #a " is not NULL", __VA_ARGS__)
-#define cr_expect(condition, ...)   PLAIN_CHECK((condition), false, #condition, __VA_ARGS__)
-#define cr_expect_eq(a, b, ...)     PLAIN_CHECK((a) == (b), false, #a " == " #b, __VA_ARGS__)
+#define cr_assert(condition, ...)  PLAIN_CHECK((condition), true, #condition, __VA_ARGS__)
+#define cr_assert_eq(a, b, ...)    PLAIN_CHECK((a) == (b), true, #a " == " #b, __VA_ARGS__)
+#define cr_assert_geq(a, b, ...)   PLAIN_CHECK((a) >= (b), true, #a " >= " #b, __VA_ARGS__)
+#define cr_assert_gt(a, b, ...)    PLAIN_CHECK((a) > (b), true, #a " > " #b, __VA_ARGS__)
+#define cr_assert_leq(a, b, ...)   PLAIN_CHECK((a) <= (b), true, #a " <= " #b, __VA_ARGS__)
+#define cr_assert_not_null(a, ...) PLAIN_CHECK((a) != NULL, true, #a " is not NULL", __VA_ARGS__)
+#define cr_expect(condition, ...)  PLAIN_CHECK((condition), false, #condition, __VA_ARGS__)
+#define cr_expect_eq(a, b, ...)    PLAIN_CHECK((a) == (b), false, #a " == " #b, __VA_ARGS__)
+#define cr_expect_float_eq(a, b, epsilon, ...)                                                                         \
+    PLAIN_CHECK(fabs((double)((a) - (b))) <= (epsilon), false, #a " == " #b, __VA_ARGS__)
+#define cr_expect_gt(a, b, ...)     PLAIN_CHECK((a) > (b), false, #a " > " #b, __VA_ARGS__)
 #define cr_expect_neq(a, b, ...)    PLAIN_CHECK((a) != (b), false, #a " != " #b, __VA_ARGS__)
 #define cr_expect_null(a, ...)      PLAIN_CHECK((a) == NULL, false, #a " is NULL", __VA_ARGS__)
 #define cr_expect_not_null(a, ...)  PLAIN_CHECK((a) != NULL, false, #a " is not NULL", __VA_ARGS__)
