@@ -39,8 +39,8 @@ Test(load, poisson_arrivals_have_the_rate_and_the_variance)
         squares += count * count;
     }
     const double mean = sum / WINDOWS, variance = squares / WINDOWS - mean * mean;
-    cr_expect_float_eq(mean, 10, 0.1);     /* the standard error is 0.016 */
-    cr_expect_float_eq(variance, 10, 0.5); /* and here 0.07 */
+    cr_expect(fabs(mean - 10) < 0.1);     /* the standard error is 0.016 */
+    cr_expect(fabs(variance - 10) < 0.5); /* and here 0.07 */
 }
 
 Test(load, the_same_seed_gives_the_same_arrivals_and_another_one_others)
@@ -57,7 +57,7 @@ Test(load, the_same_seed_gives_the_same_arrivals_and_another_one_others)
         rk_arrivals_pass(&same);
         rk_arrivals_pass(&other);
     }
-    cr_expect_gt(differ, 900);
+    cr_expect(differ > 900);
 }
 
 static int by_value(const void *a, const void *b)
