@@ -65,14 +65,10 @@ Test(memory_limit, files_that_are_mapped_are_not_counted)
     cr_assert(fd >= 0 && unlink(path) == 0 && ftruncate(fd, (off_t)TAKEN) == 0);
     struct rk_memory_limit limit;
     rk_memory_limit_init(&limit, (resident_bytes() + TAKEN / 2) / MIB);
-    volatile const unsigned char *file = mmap(NULL, TAKEN, PROT_READ, MAP_SHARED, fd, 0);
+    void *file = mmap(NULL, TAKEN, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
     cr_assert(file != MAP_FAILED);
-    unsigned sum = 0;
-    for (size_t at = 0; at < TAKEN; at += 4096)
-        sum += file[at];
-    cr_expect_eq(sum, 0);
     cr_expect(!rk_memory_limit_reached(&limit, 1, NOW_US));
-    munmap((void *)file, TAKEN);
+    munmap(file, TAKEN);
     close(fd);
     rk_memory_limit_deinit(&limit);
 }
