@@ -224,11 +224,23 @@ static enum rk_status offsets_of_lengths(struct binding *binding, const struct b
     return RK_OK;
 }
 
+/* Is every id a row? One pass without branches: both an id below zero and one past the end leave the sign bit set.
+ * `rows`: at least 1, at most RK_MAX_ROWS. */
+static bool all_inside(const int64_t *ids, uint64_t count, uint64_t rows)
+{
+    uint64_t outside = 0;
+    for (uint64_t i = 0; i < count; i++)
+        outside |= (uint64_t)ids[i] | (rows - 1 - (uint64_t)ids[i]);
+    return outside >> 63 == 0;
+}
+
 static enum rk_status resolve_ids(struct binding *binding, const struct block *block,
                                   const struct rk_feature_spec *feature, const struct rk_named_bags *named,
                                   const uint32_t *offsets)
 {
     const struct rk_table_spec *table = &binding->spec->tables[feature->table];
+    if (all_inside(named->ids, named->num_ids, table->num_embeddings))
+        return RK_OK;
     for (uint64_t i = 0; i < named->num_ids; i++) {
         if (rk_table_resolve(table, &named->ids[i], &binding->out_of_range))
             continue;

@@ -256,6 +256,24 @@ Test(request, ids_outside_follow_their_tables_policy)
                      (unsigned long long)request.out_of_range[f]);
 }
 
+Test(request, an_id_outside_is_found_wherever_it_stands)
+{
+    static const int64_t outside[] = {100, -1, INT64_MIN, INT64_MAX};
+    enum { LENGTH = 7 };
+    for (uint32_t at = 0; at < CANDIDATES * LENGTH; at++) {
+        struct rk_named_request named = good(LENGTH);
+        const int64_t id = outside[at % 4];
+        bags_of(&named.candidates, 0)->ids[at] = id;
+        char text[128];
+        snprintf(text, sizeof text, "feature 'f1', candidate %u: id %lld is outside", at / LENGTH, (long long)id);
+        expect_refusal(&named, RK_INVALID, text);
+    }
+    struct rk_named_request named = good(LENGTH);
+    bags_of(&named.candidates, 0)->ids[0] = 0;
+    bags_of(&named.candidates, 0)->ids[CANDIDATES * LENGTH - 1] = 99;
+    cr_assert_eq(bind(&named).out_of_range_ids, 0, "the first row and the last one are inside");
+}
+
 Test(request, the_candidate_is_found_among_empty_bags)
 {
     struct rk_named_request named = good(1);
