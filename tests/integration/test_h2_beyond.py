@@ -2,21 +2,22 @@
 """Hostile HTTP/2 beyond h2spec's list, by the sections of RFC 9113, and random damage to good conversations: whoever sends it gets the answer
 that is due or loses the connection, and whoever is beside it notices nothing."""
 
+import os
 import random
 
 import hpack
 
-from h2_frames import (CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, FRAME_HEADER_BYTES, FRAME_SIZE_ERROR, GOAWAY,
-                       HEADERS, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, LARGEST_FRAME, MAGIC, MESSAGE, PADDED, PREFACE, PROTOCOL_ERROR, REQUEST, SETTINGS,
-                       STREAM_CLOSED, Case, CasesTest, RawClient, acked, answered, block, but, call, closed, connection_error, continuation, data, ended, fail,
-                       frame, goaway, headers, honest_call, ping, priority, reset, settings, stream_error, window_update)
+from h2_frames import (ANSWER_BYTES, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, FRAME_HEADER_BYTES, FRAME_SIZE_ERROR,
+                       GOAWAY, HEADERS, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, LARGEST_FRAME, MAGIC, MESSAGE, PADDED, PREFACE, PROTOCOL_ERROR, REQUEST,
+                       SETTINGS, STREAM_CLOSED, Case, CasesTest, RawClient, acked, answered, block, but, call, closed, connection_error, continuation, data,
+                       ended, fail, frame, goaway, headers, honest_call, ping, priority, reset, settings, stream_error, window_update)
 from rankd_fixture import main, seed
 
 OPEN = headers(1, end=False)
 BAD_CONNECTION, BAD_SIZE = connection_error(PROTOCOL_ERROR), connection_error(FRAME_SIZE_ERROR)
 BAD_STREAM = stream_error(1, PROTOCOL_ERROR)
 NO_PRIORITIES = 9  # SETTINGS_NO_RFC7540_PRIORITIES
-ROUNDS = 500
+ROUNDS = int(os.environ.get("RANKD_ROUNDS", "500"))  # of random damage of each kind
 
 
 def with_header(name, value):
@@ -229,7 +230,7 @@ class Neighbour:
         self.client, self.stream = RawClient(server, PREFACE + settings(flags=1)), 1
 
     def call(self):
-        self.client.send(call(self.stream))
+        self.client.send(window_update(0, ANSWER_BYTES) + call(self.stream))
         if not self.client.wait(ended(self.stream)) or self.client.answer(self.stream).get("grpc-status") != "0":
             fail(self.client, f"the honest connection's call on stream {self.stream} is not answered")
         self.client.frames.clear()
@@ -240,14 +241,14 @@ class TestDamage(CasesTest):
     def check_round(self, number, damaged, goes_on):
         """The connection answers what is sent after the damage, or has ended; and the neighbour is served."""
         rng = random.Random(f"{seed()} {number}")
-        with self.subTest(f"RANKD_SEED={seed()}, round {number}"), RawClient(self.peer, b"") as client:
+        with RawClient(self.peer, b"") as client:
             send_cut(rng, client, damaged)
             self.neighbour.call()
             if goes_on:
                 client.send(settings((INITIAL_WINDOW_SIZE, 65535)) + call(0x7fffffff))
                 client.wait(ended(0x7fffffff))
                 if client.closed and not client.of(GOAWAY):
-                    fail(client, "the connection ended without a word")
+                    fail(client, f"round {number}: the connection ended without a word")
             else:
                 client.finish_sending()
                 client.wait(lambda client: False)
@@ -270,8 +271,8 @@ class TestDamage(CasesTest):
 
     def test_nothing_is_wrong_with_these_conversations_as_they_are(self):
         rng = random.Random(seed() + 2)
-        for number in range(ROUNDS // 5):
-            with self.subTest(f"RANKD_SEED={seed()}, round {number}"), RawClient(self.peer) as client:
+        for _ in range(ROUNDS // 5):
+            with RawClient(self.peer) as client:
                 send_cut(rng, client, b"".join(conversation(rng)))
                 honest_call(client)
 
