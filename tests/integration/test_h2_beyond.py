@@ -2,8 +2,10 @@
 """Hostile HTTP/2 beyond h2spec's list, by the sections of RFC 9113, and random damage to good conversations: whoever sends it gets the answer
 that is due or loses the connection, and whoever is beside it notices nothing."""
 
+import functools
 import os
 import random
+import struct
 
 import hpack
 
@@ -11,7 +13,8 @@ from h2_frames import (ANSWER_BYTES, CONTINUATION, DATA, END_HEADERS, END_STREAM
                        GOAWAY, HEADERS, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, LARGEST_FRAME, MAGIC, MESSAGE, PADDED, PREFACE, PROTOCOL_ERROR, REQUEST,
                        SETTINGS, STREAM_CLOSED, Case, CasesTest, RawClient, acked, answered, block, but, call, closed, connection_error, continuation, data,
                        ended, fail, frame, goaway, headers, honest_call, ping, priority, reset, settings, stream_error, window_update)
-from rankd_fixture import main, seed
+from rankd_fixture import main, rank_request, requests_of, seed
+import rankd_pb2
 
 OPEN = headers(1, end=False)
 BAD_CONNECTION, BAD_SIZE = connection_error(PROTOCOL_ERROR), connection_error(FRAME_SIZE_ERROR)
@@ -145,31 +148,49 @@ class TestBeyond(CasesTest):
 KINDS = [kind for kind in range(12) if kind != GOAWAY]  # whoever says that is left without a word
 
 
+@functools.lru_cache(maxsize=None)
+def calls():
+    """(path, messages, gRPC status) of calls that are answered at once, that workers compute, that carry several requests, that have no end, and
+    that nobody knows."""
+    some = requests_of("dot")[0]
+    request = rank_request("dot", {**some, "candidates": some["candidates"][:3]})
+    several = [rankd_pb2.RankStreamRequest(id=number, request=request).SerializeToString() for number in range(3)]
+    kinds = [("/grpc.health.v1.Health/Check", [b""], "0"), ("/grpc.health.v1.Health/Watch", [b""], None),
+             ("/rankd.v1.Ranking/Rank", [request.SerializeToString()], "0"), ("/rankd.v1.Ranking/RankStream", several, "0"),
+             ("/rankd.v1.Ranking/Nothing", [b"x"], "12")]
+    return [(path, b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages), status) for path, messages, status in kinds]
+
+
 def conversation(rng):
-    """Frames that a good client may send: calls of all kinds and of shapes as odd as HTTP/2 allows, header tables in use."""
-    coder, frames, stream = hpack.Encoder(), [settings(flags=1)], 1
+    """Frames that a good client may send: calls of all kinds and of shapes as odd as HTTP/2 allows, header tables in use. And what its calls must
+    get, by stream."""
+    coder, frames, statuses, stream = hpack.Encoder(), [settings(flags=1)], {}, 1
     for _ in range(rng.randrange(1, 8)):
-        fields = REQUEST + [(f"x-{rng.randrange(5)}", "v" * rng.randrange(60)) for _ in range(rng.randrange(4))]
+        path, message, status = rng.choice(calls())
+        fields = but(path=path) + [(f"x-{rng.randrange(5)}", "v" * rng.randrange(60)) for _ in range(rng.randrange(4))]
         coded, padding = coder.encode(fields, huffman=rng.random() < 0.5), rng.choice((None, rng.randrange(256)))
         if rng.random() < 0.3:
             cut = rng.randrange(len(coded))
             frames += [headers(stream, coded[:cut], end=False, whole=False, padding=padding), continuation(stream, coded[cut:])]
         else:
             frames.append(headers(stream, coded, end=False, padding=padding, priority=rng.choice((None, (0, False, 7)))))
-        message, kind = rng.choice((MESSAGE, b"\0\0\0\0\2\x0a\0", b"\0\0\0\0\3\x0a\1x")), rng.randrange(6)
-        cut = rng.randrange(len(message))
+        cut, kind = rng.randrange(len(message)), rng.randrange(6)
         if kind == 0:
             frames.append(reset(stream))
         elif kind == 1:
             frames += [data(stream, message[:cut], end=False, padding=padding), data(stream, message[cut:])]
         elif kind == 2:
+            frames += [data(stream, message), reset(stream)]
+        elif kind == 3:
             frames += [data(stream, message, end=False), headers(stream, coder.encode([("x-trailer", "1")]))]
         else:
             frames.append(data(stream, message, padding=padding))
         frames += rng.sample([ping(rng.randbytes(8)), settings((INITIAL_WINDOW_SIZE, rng.randrange(70000))), window_update(0, 100), priority(stream),
                               frame(0xf0, 0, 0, b"?"), settings((HEADER_TABLE_SIZE, rng.randrange(5000)))], rng.randrange(3))
+        if kind not in (0, 2) and status is not None:
+            statuses[stream] = status
         stream += 2 * rng.randrange(1, 4)
-    return frames
+    return frames, statuses
 
 
 def damage_frames(rng, frames):
@@ -238,6 +259,8 @@ class Neighbour:
 
 
 class TestDamage(CasesTest):
+    arguments = ("--in-place-us", 0)  # calls cross to the workers, and their ends cross the answers
+
     def check_round(self, number, damaged, goes_on):
         """The connection answers what is sent after the damage, or has ended; and the neighbour is served."""
         rng = random.Random(f"{seed()} {number}")
@@ -257,24 +280,27 @@ class TestDamage(CasesTest):
         self.neighbour = Neighbour(self.peer)
         rng = random.Random(seed())
         for number in range(ROUNDS):
-            self.check_round(number, PREFACE + b"".join(damage_frames(rng, conversation(rng))), True)
+            self.check_round(number, PREFACE + b"".join(damage_frames(rng, conversation(rng)[0])), True)
         self.neighbour.client.socket.close()
 
     def test_bytes_that_are_wrong(self):
         self.neighbour = Neighbour(self.peer)
         rng = random.Random(seed() + 1)
         for number in range(ROUNDS):
-            talk = PREFACE + b"".join(conversation(rng))
+            talk = PREFACE + b"".join(conversation(rng)[0])
             talk = damage_bytes(rng, talk) if rng.random() < 0.8 else talk[:rng.randrange(len(talk))]
             self.check_round(number, talk, False)
         self.neighbour.client.socket.close()
 
-    def test_nothing_is_wrong_with_these_conversations_as_they_are(self):
+    def test_these_conversations_are_answered_as_they_are_without_damage(self):
         rng = random.Random(seed() + 2)
         for _ in range(ROUNDS // 5):
+            frames, statuses = conversation(rng)
             with RawClient(self.peer) as client:
-                send_cut(rng, client, b"".join(conversation(rng)))
+                send_cut(rng, client, b"".join(frames))
                 honest_call(client)
+                client.wait(lambda client: all(client.ended(stream) for stream in statuses))
+                self.assertEqual({stream: client.answer(stream).get("grpc-status") for stream in statuses}, statuses, client)
 
 
 if __name__ == "__main__":
