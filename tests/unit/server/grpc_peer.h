@@ -16,7 +16,7 @@
 struct reply {
     char http_status[8], grpc_status[8], message[4096], accept_encoding[32], encoding[32], retry_hint[32], allow[8];
     uint8_t *body;
-    size_t body_bytes;
+    size_t body_bytes, body_capacity;
     bool closed;
     uint32_t reset_code; /* once closed */
 };
