@@ -256,6 +256,13 @@ void rk_connection_drain(struct rk_connection *connection)
         return;
     connection->leaving = true;
     connection->leave_by_us = rk_clock_us() + LEAVE_US;
+    if (connection->received_bytes < PREFACE_BYTES) { /* what has arrived may not have been read yet */
+        const enum received result = receive(connection);
+        if (result == GONE)
+            rk_connection_close(connection);
+        if (result != RECEIVED)
+            return;
+    }
     if (connection->received_bytes < PREFACE_BYTES)
         connection->closing = true; /* there is nobody yet who could understand a farewell */
     else

@@ -99,8 +99,10 @@ static void deliver_drain(void *receiver, struct rk_mail *mail)
     (void)mail;
     struct rk_loop *loop = receiver;
     loop->draining = true;
-    for (struct rk_connection *connection = loop->connections; connection != NULL; connection = connection->next)
-        rk_connection_drain(connection);
+    for (struct rk_connection *connection = loop->connections, *next; connection != NULL; connection = next) {
+        next = connection->next;
+        rk_connection_drain(connection); /* it may be gone then */
+    }
     leave_when_empty(loop);
 }
 
