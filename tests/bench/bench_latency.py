@@ -24,13 +24,13 @@ ENGINE_STAGES = ("lookup_us", "interaction_us", "towers_us", "rest_us")
 STAGES = ("receive_us", "queue_us", "answer_us")
 
 
-def join(source, target):
-    """Requests of exactly CANDIDATES candidates: those of the next ones join in."""
+def join(source, target, candidates=CANDIDATES):
+    """Requests of exactly so many candidates: those of the next ones join in."""
     with open(source, encoding="utf-8") as lines:
         requests = [json.loads(line) for line in lines]
     pool = [candidate for request in requests for candidate in request["candidates"]]
     for number, request in enumerate(requests[:40]):
-        request["candidates"] = (pool[number * 50:] + pool)[:CANDIDATES]
+        request["candidates"] = (pool[number * 50:] + pool)[:candidates]
         target.write(json.dumps(request) + "\n")
     target.flush()
 
