@@ -1,12 +1,14 @@
-/* protobuf-c with an arena below it and a check before it. Its in-memory form can be 72 times the size of what was sent
- * (empty submessages, unknown fields), so the arena gets a bound that honest messages keep with room to spare: arrays
- * take their own size, and RK_DECODE_MEMORY_BYTES covers the structs of a request with thousands of features. Any
- * thread; the arena's owner. */
+/* Messages as stock clients send them are decoded in one walk (wire_decode.c); for all others, and to tell what is
+ * wrong, there is protobuf-c with an arena below it and a check before it. Its in-memory form can be 72 times the size
+ * of what was sent (empty submessages, unknown fields), so the arena gets a bound that honest messages keep with room
+ * to spare: arrays take their own size, and RK_DECODE_MEMORY_BYTES covers the structs of a request with thousands of
+ * features. Any thread; the arena's owner. */
 #include "proto/rank_codec.h"
 
 #include <stdbool.h>
 
 #include "proto/wire_check.h"
+#include "proto/wire_decode.h"
 
 struct arena_allocator {
     ProtobufCAllocator allocator;
@@ -45,22 +47,25 @@ static size_t decode_budget(size_t length)
 enum rk_status rk_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *bytes, size_t length,
                                  struct rk_arena *arena, ProtobufCMessage **message, struct rk_error *error)
 {
-    *message = NULL;
-    enum rk_status status = rk_wire_check(type, bytes, length, error);
-    if (status != RK_OK)
-        return status;
-
-    struct arena_allocator from = {.arena = arena};
-    from.allocator = (ProtobufCAllocator){arena_alloc, arena_free, &from};
-    size_t limit_before = arena->limit_bytes, budget = decode_budget(length);
+    const size_t limit_before = arena->limit_bytes, budget = decode_budget(length);
+    const struct rk_arena_mark before = rk_arena_mark(arena);
     rk_arena_limit(arena, budget);
     if (arena->limit_bytes > limit_before)
         arena->limit_bytes = limit_before;
-    *message = protobuf_c_message_unpack(type, &from.allocator, length, bytes);
+    struct arena_allocator from = {.arena = arena};
+    from.allocator = (ProtobufCAllocator){arena_alloc, arena_free, &from};
+    enum rk_status status = RK_OK;
+    *message = rk_wire_decode(type, bytes, length, arena);
+    if (*message == NULL) {
+        rk_arena_rewind(arena, &before);
+        status = rk_wire_check(type, bytes, length, error);
+    }
+    if (*message == NULL && status == RK_OK)
+        *message = protobuf_c_message_unpack(type, &from.allocator, length, bytes);
     arena->limit_bytes = limit_before;
 
-    if (*message != NULL)
-        return RK_OK;
+    if (*message != NULL || status != RK_OK)
+        return status;
     if (from.over_limit)
         return rk_error_set(
             error, RK_EXHAUSTED,

@@ -6,12 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_FIELDS       64 /* of one of our message types */
-#define MAX_DEPTH        16 /* none of our types contains itself; this only holds future ones to that */
-#define MAX_VARINT_BYTES 10
-#define NAME_BYTES       200
+#include "proto/wire.h"
 
-enum wire_type { VARINT = 0, FIXED64 = 1, LENGTH_DELIMITED = 2, FIXED32 = 5 };
+#define MAX_FIELDS 64 /* of one of our message types */
+#define MAX_DEPTH  16 /* none of our types contains itself; this only holds future ones to that */
+#define NAME_BYTES 200
 
 /* Where a message stands in the one around it. */
 struct place {
@@ -54,16 +53,7 @@ static enum rk_status bad(const struct cursor *cursor, const struct place *place
 
 static bool read_varint(struct cursor *cursor, uint64_t *value)
 {
-    *value = 0;
-    for (int i = 0; i < MAX_VARINT_BYTES && cursor->at < cursor->end; i++) {
-        uint8_t byte = *cursor->at++;
-        if (i == MAX_VARINT_BYTES - 1 && byte > 1)
-            return false; /* past 64 bits */
-        *value |= (uint64_t)(byte & 0x7f) << (7 * i);
-        if (byte < 0x80)
-            return true;
-    }
-    return false;
+    return rk_wire_varint(&cursor->at, cursor->end, value);
 }
 
 /* The length of the UTF-8 sequence at the start of text, 0 when there is none (RFC 3629: shortest form, no surrogates).
@@ -87,9 +77,22 @@ static size_t utf8_sequence(const uint8_t *text, size_t length)
     return bytes;
 }
 
-static const char *check_text(const uint8_t *text, size_t length)
+/* Eight characters at a time, as long as all are of one byte: none has the highest bit, and where one is zero,
+ * subtracting 1 from each sets it. */
+static size_t plain_text(const uint8_t *text, size_t length)
 {
-    for (size_t i = 0; i < length;) {
+    size_t i = 0;
+    for (uint64_t word; length - i >= sizeof word; i += sizeof word) {
+        memcpy(&word, text + i, sizeof word);
+        if (((word | (word - 0x0101010101010101)) & 0x8080808080808080) != 0)
+            break;
+    }
+    return i;
+}
+
+const char *rk_wire_text_wrong(const uint8_t *text, size_t length)
+{
+    for (size_t i = plain_text(text, length); i < length;) {
         if (text[i] == 0)
             return "contains a NUL byte";
         size_t bytes = utf8_sequence(text + i, length - i);
@@ -100,23 +103,23 @@ static const char *check_text(const uint8_t *text, size_t length)
     return NULL;
 }
 
-static enum wire_type wire_type_of(ProtobufCType type)
+static enum rk_wire_type wire_type_of(ProtobufCType type)
 {
     switch (type) {
     case PROTOBUF_C_TYPE_SFIXED32:
     case PROTOBUF_C_TYPE_FIXED32:
     case PROTOBUF_C_TYPE_FLOAT:
-        return FIXED32;
+        return RK_WIRE_FIXED32;
     case PROTOBUF_C_TYPE_SFIXED64:
     case PROTOBUF_C_TYPE_FIXED64:
     case PROTOBUF_C_TYPE_DOUBLE:
-        return FIXED64;
+        return RK_WIRE_FIXED64;
     case PROTOBUF_C_TYPE_STRING:
     case PROTOBUF_C_TYPE_BYTES:
     case PROTOBUF_C_TYPE_MESSAGE:
-        return LENGTH_DELIMITED;
+        return RK_WIRE_LENGTH;
     default:
-        return VARINT;
+        return RK_WIRE_VARINT;
     }
 }
 
@@ -124,11 +127,11 @@ static enum rk_status check_packed(const struct cursor *cursor, const struct pla
                                    const ProtobufCFieldDescriptor *field)
 {
     size_t length = (size_t)(cursor->end - cursor->at);
-    enum wire_type element = wire_type_of(field->type);
-    size_t element_bytes = element == FIXED32 ? 4 : element == FIXED64 ? 8 : 1;
+    enum rk_wire_type element = wire_type_of(field->type);
+    size_t element_bytes = element == RK_WIRE_FIXED32 ? 4 : element == RK_WIRE_FIXED64 ? 8 : 1;
     if (length % element_bytes != 0)
         return bad(cursor, place, field->name, "has a length that is no multiple of its element's");
-    if (element != VARINT)
+    if (element != RK_WIRE_VARINT)
         return RK_OK;
     struct cursor values = *cursor;
     while (values.at < values.end) {
@@ -149,7 +152,7 @@ static enum rk_status check_content(struct cursor *cursor, const struct place *p
     const char *wrong;
     switch (field->type) {
     case PROTOBUF_C_TYPE_STRING:
-        wrong = check_text(cursor->at, (size_t)(cursor->end - cursor->at));
+        wrong = rk_wire_text_wrong(cursor->at, (size_t)(cursor->end - cursor->at));
         return wrong == NULL ? RK_OK : bad(cursor, place, field->name, wrong);
     case PROTOBUF_C_TYPE_BYTES:
         return RK_OK;
@@ -170,17 +173,17 @@ static const char *skip_content(struct cursor *cursor, unsigned wire_type, struc
     uint64_t length;
     *content = *cursor;
     switch (wire_type) {
-    case VARINT:
+    case RK_WIRE_VARINT:
         if (!read_varint(cursor, &length))
             return "has a varint that is cut off or longer than 64 bits";
         return NULL;
-    case FIXED64:
+    case RK_WIRE_FIXED64:
         length = 8;
         break;
-    case FIXED32:
+    case RK_WIRE_FIXED32:
         length = 4;
         break;
-    case LENGTH_DELIMITED:
+    case RK_WIRE_LENGTH:
         if (!read_varint(cursor, &length))
             return "has a length that is cut off or longer than 64 bits";
         break;
@@ -216,10 +219,10 @@ static enum rk_status check_message(const ProtobufCMessageDescriptor *type, stru
         if (field == NULL)
             continue;
         unsigned expected = wire_type_of(field->type);
-        bool packed = wire_type == LENGTH_DELIMITED && field->label == PROTOBUF_C_LABEL_REPEATED;
+        bool packed = wire_type == RK_WIRE_LENGTH && field->label == PROTOBUF_C_LABEL_REPEATED;
         if (wire_type != expected && !packed)
             return bad(&start, place, name, "has the wrong wire type: the caller was built from another rankd.proto");
-        if (wire_type != LENGTH_DELIMITED)
+        if (wire_type != RK_WIRE_LENGTH)
             continue;
         size_t slot = (size_t)(field - type->fields) % MAX_FIELDS;
         enum rk_status status = check_content(&content, place, field, seen[slot]++);

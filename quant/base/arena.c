@@ -58,6 +58,24 @@ void rk_arena_reset(struct rk_arena *arena, size_t keep_bytes)
     arena->limit_bytes = SIZE_MAX;
 }
 
+struct rk_arena_mark rk_arena_mark(const struct rk_arena *arena)
+{
+    return (struct rk_arena_mark){.current = arena->current,
+                                  .current_used = arena->current != NULL ? arena->current->used : 0,
+                                  .used_bytes = arena->used_bytes};
+}
+
+void rk_arena_rewind(struct rk_arena *arena, const struct rk_arena_mark *mark)
+{
+    struct rk_arena_chunk *chunk = mark->current != NULL ? mark->current : arena->first;
+    arena->current = chunk;
+    for (; chunk != NULL; chunk = chunk->next)
+        chunk->used = 0;
+    if (mark->current != NULL)
+        mark->current->used = mark->current_used;
+    arena->used_bytes = mark->used_bytes;
+}
+
 void rk_arena_limit(struct rk_arena *arena, size_t bytes)
 {
     arena->limit_bytes = bytes > SIZE_MAX - arena->used_bytes ? SIZE_MAX : arena->used_bytes + bytes;

@@ -23,6 +23,15 @@ void rk_arena_deinit(struct rk_arena *arena);
 /* Gives everything back to the arena and lifts the limit; keeps the chunks up to keep_bytes of them. */
 void rk_arena_reset(struct rk_arena *arena, size_t keep_bytes);
 
+/* Where an arena stands, to give back what is taken from then on. A mark is void after a reset, or after going back to
+ * an earlier one. The limit stays as it is. */
+struct rk_arena_mark {
+    struct rk_arena_chunk *current;
+    size_t current_used, used_bytes;
+};
+struct rk_arena_mark rk_arena_mark(const struct rk_arena *arena);
+void rk_arena_rewind(struct rk_arena *arena, const struct rk_arena_mark *mark);
+
 /* From now on at most `bytes` more may be given out; SIZE_MAX lifts the limit. */
 void rk_arena_limit(struct rk_arena *arena, size_t bytes);
 

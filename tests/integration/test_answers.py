@@ -228,7 +228,7 @@ class TestValues(Served):
         self.refused(CODE.INVALID_ARGUMENT, "value.terms[1].head is 'play', as is that of terms[0]; give each head once", good, value=twice)
         many_terms = rankd_pb2.ValueModel(kind=SUMS, terms=[rankd_pb2.ValueModel.Term(head="play", weight=1)] * 3000)
         self.refused(CODE.INVALID_ARGUMENT, "value.terms has 3000 terms for the model's 2 heads; give each head once", good, value=many_terms)
-        many_terms.terms.extend(list(many_terms.terms) * 5)
+        many_terms.terms.extend(list(many_terms.terms) * 15)
         with self.assertRaises(grpc.RpcError) as caught:
             self.rank(good, value=many_terms)
         self.assertEqual(caught.exception.code(), CODE.RESOURCE_EXHAUSTED)

@@ -46,6 +46,31 @@ Test(arena, a_size_of_zero_gives_a_valid_pointer)
     cr_assert_not_null(rk_arena_array(&arena, 0, 8));
 }
 
+Test(arena, going_back_to_a_mark_gives_everything_since_then_back)
+{
+    const struct rk_arena_mark empty = rk_arena_mark(&arena);
+    for (int round = 0; round < 3; round++) {
+        unsigned char *kept = rk_arena_alloc(&arena, 100);
+        memset(kept, 7, 100);
+        const struct rk_arena_mark mark = rk_arena_mark(&arena);
+        const size_t used = arena.used_bytes;
+        unsigned char *next = rk_arena_alloc(&arena, 10);
+        for (int i = 0; i < 20; i++)
+            memset(rk_arena_alloc(&arena, (size_t)i * 300), 9, (size_t)i * 300);
+        const size_t held = arena.held_bytes;
+        rk_arena_rewind(&arena, &mark);
+        cr_assert_eq(arena.used_bytes, used, "%zu bytes are used, %zu were", arena.used_bytes, used);
+        cr_assert_eq((void *)rk_arena_alloc(&arena, 10), (void *)next);
+        for (int i = 0; i < 20; i++)
+            memset(rk_arena_alloc(&arena, (size_t)i * 300), 9, (size_t)i * 300);
+        cr_assert_eq(arena.held_bytes, held, "the same again took more from the system");
+        for (int i = 0; i < 100; i++)
+            cr_assert_eq(kept[i], 7, "byte %d from before the mark has changed", i);
+        rk_arena_rewind(&arena, &empty);
+        cr_assert_eq(arena.used_bytes, 0);
+    }
+}
+
 Test(arena, an_allocation_larger_than_a_chunk_gets_its_own)
 {
     unsigned char *memory = rk_arena_alloc(&arena, 100000);
