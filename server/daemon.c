@@ -83,6 +83,8 @@ static struct rk_loop_config loop_config(const struct rk_daemon *daemon, uint32_
                                     .times = RK_GRPC_TIMES_DEFAULT,
                                     .peers = daemon->peers,
                                     .left_fd = daemon->left_fd};
+    config.times.settings_us = options->settings_timeout_s * 1000000u;
+    config.times.slow_us = options->slow_timeout_s * 1000000u;
     config.times.ping_interval_us = options->ping_interval_s * 1000000u;
     config.times.keepalive_us = options->keepalive_s * 1000000u;
     config.times.keepalive_timeout_us = options->keepalive_timeout_s * 1000000u;
@@ -91,6 +93,11 @@ static struct rk_loop_config loop_config(const struct rk_daemon *daemon, uint32_
     config.times.max_age_us = options->max_connection_age_s * 1000000u;
     config.times.age_grace_us = options->connection_age_grace_s * 1000000u;
     config.limits.max_streams = (uint32_t)options->max_streams;
+    config.limits.max_header_count = (uint32_t)options->max_header_count;
+    config.limits.max_header_bytes = (uint32_t)options->max_header_bytes;
+    config.limits.max_resets_per_s = (uint32_t)options->max_resets_per_s;
+    config.limits.max_glitches = (uint32_t)options->max_glitches_per_s;
+    config.limits.max_queued_output_bytes = options->max_waiting_output_kib << 10;
     config.limits.max_message_bytes = options->max_message_bytes;
     config.limits.min_compressed_bytes = options->min_compressed_bytes;
     return config;

@@ -22,7 +22,7 @@ struct rk_options {
     char ready_file[RK_OPTION_TEXT_BYTES];
     char backend[RK_OPTION_TEXT_BYTES], backend_path[RK_OPTION_TEXT_BYTES], backend_options[RK_OPTION_TEXT_BYTES];
     char priority_weights[RK_OPTION_TEXT_BYTES];
-    uint64_t workers; /* 0: as the backend likes it, for the processor one each */
+    uint64_t workers;     /* 0: as the backend likes it, for the processor one each */
     uint64_t pin_workers; /* 0: no, 1: yes */
     uint64_t event_loops;
     uint64_t in_place_us;
@@ -35,6 +35,9 @@ struct rk_options {
     uint64_t memory_limit_mib; /* 0: the control group's */
     uint64_t max_candidates, max_ids, max_message_bytes, min_compressed_bytes;
     uint64_t max_connections, max_connections_per_peer, max_streams;
+    uint64_t max_header_count, max_header_bytes;
+    uint64_t max_resets_per_s, max_glitches_per_s, max_waiting_output_kib;
+    uint64_t slow_timeout_s, settings_timeout_s;
     uint64_t handshake_timeout_s, idle_timeout_s, drain_timeout_s;
     uint64_t ping_interval_s, keepalive_s, keepalive_timeout_s, stall_timeout_s;
     uint64_t max_connection_age_s, connection_age_grace_s;

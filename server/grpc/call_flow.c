@@ -69,6 +69,7 @@ bool rk_call_take(struct rk_call *call, const uint8_t *bytes, size_t length)
     if (taken < length && !call->ended)
         hold(call, bytes + taken, length - taken);
     call->unconsumed += length;
+    call->session->moved_bytes += length;
     return nghttp2_session_consume_connection(call->session->h2, length) == 0 && give_window(call);
 }
 

@@ -183,6 +183,7 @@ static ssize_t read_body(nghttp2_session *h2, int32_t stream_id, uint8_t *buffer
         written += part;
         out->sent += part;
         call->queued_bytes -= part;
+        session->moved_bytes += part;
         if (out->sent < out->bytes)
             break;
         call->first_out = out->next;

@@ -60,6 +60,7 @@ static void begin_frame(struct rk_frame_filter *filter, const uint8_t *header)
     if (type == NGHTTP2_HEADERS && !filter->in_header_block &&
         rk_stream_history_look(&filter->history, stream_id) == RK_STREAM_IDLE)
         rk_stream_history_open(&filter->history, stream_id);
+    filter->short_data += type == NGHTTP2_DATA && filter->passing < RK_SHORT_DATA_BYTES;
     bool may_end = type == NGHTTP2_HEADERS || type == NGHTTP2_DATA;
     if (type == NGHTTP2_RST_STREAM || (may_end && (flags & NGHTTP2_FLAG_END_STREAM) != 0))
         rk_stream_history_end(&filter->history, stream_id);

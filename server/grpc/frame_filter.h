@@ -22,8 +22,11 @@
 #define RK_RESET_FRAME_BYTES 13
 #define RK_MAX_FRAME_BYTES   16384 /* of payload: RFC 9113's SETTINGS_MAX_FRAME_SIZE, where none is announced */
 
+#define RK_SHORT_DATA_BYTES 1024
+
 struct rk_frame_filter {
-    uint32_t passing; /* bytes of the preface or of a payload that are still to come */
+    uint32_t short_data; /* DATA frames of less than RK_SHORT_DATA_BYTES that went on; wraps */
+    uint32_t passing;    /* bytes of the preface or of a payload that are still to come */
     struct rk_stream_history history;
     bool in_header_block;               /* HEADERS without END_HEADERS came: only CONTINUATION may follow */
     uint8_t held[RK_RESET_FRAME_BYTES]; /* a frame header that the input cut, and then a reset's code */

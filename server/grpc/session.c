@@ -78,6 +78,9 @@ static int on_begin_frame(nghttp2_session *h2, const nghttp2_frame_hd *header, v
     struct rk_grpc_session *session = user_data;
     switch (header->type) {
     case NGHTTP2_DATA: /* empty ones are counted once their padding is known */
+        if (header->length < RK_SHORT_DATA_BYTES)
+            session->heeded_short_data++;
+        break;
     case NGHTTP2_HEADERS:
     case NGHTTP2_CONTINUATION: /* nghttp2 bounds these by itself */
         break;
@@ -402,12 +405,23 @@ static uint32_t http2_error_of(int result)
     switch (result) {
     case NGHTTP2_ERR_FLOODED:
     case NGHTTP2_ERR_TOO_MANY_SETTINGS:
+    case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
         return NGHTTP2_ENHANCE_YOUR_CALM;
     case NGHTTP2_ERR_CALLBACK_FAILURE:
         return NGHTTP2_INTERNAL_ERROR;
     default:
         return NGHTTP2_PROTOCOL_ERROR;
     }
+}
+
+/* nghttp2 passes over DATA of streams that were reset without a word. Frames on their way at the time are honest, and
+ * long; what goes on in short ones is a flood. */
+static void count_ignored_data(struct rk_grpc_session *session)
+{
+    const uint32_t ignored = session->filter.short_data - session->heeded_short_data;
+    session->heeded_short_data = session->filter.short_data;
+    if (ignored > 0 && !rk_bucket_take_many(&session->glitches, ignored, session->now_us))
+        rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM, "too many useless frames");
 }
 
 /* What came through the filter goes to nghttp2, until there is no more or the connection is broken. Should the HEADERS
@@ -438,6 +452,7 @@ static ssize_t receive_filtered(struct rk_grpc_session *session, struct rk_bytes
             ssize_t result = nghttp2_session_mem_recv(session->h2, passed.at, passed.length);
             if (result < 0)
                 return result;
+            count_ignored_data(session);
             break;
         }
         }

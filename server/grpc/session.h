@@ -48,7 +48,8 @@ struct rk_grpc_times {
                                   sent, ends the connection (too_many_pings) */
     uint64_t keepalive_us, keepalive_timeout_us; /* silence until we ping, and until the peer counts as gone then */
     uint64_t stall_us;                           /* an answer waits for its peer's window; then the stream is reset */
-    uint64_t idle_us;                            /* no call is open: the connection is drained */
+    uint64_t slow_us;                  /* much memory is held for a peer that hardly sends or takes anything */
+    uint64_t idle_us;                  /* no call is open: the connection is drained */
     uint64_t max_age_us, age_grace_us; /* drained then, give or take a tenth; open calls are cut off after the grace */
 };
 #define RK_GRPC_TIMES_DEFAULT                                                                                          \
@@ -57,6 +58,7 @@ struct rk_grpc_times {
                             .keepalive_us = 120000000,                                                                 \
                             .keepalive_timeout_us = 20000000,                                                          \
                             .stall_us = 60000000,                                                                      \
+                            .slow_us = 5000000,                                                                        \
                             .idle_us = 300000000})
 
 enum rk_method_kind { RK_METHOD_UNARY, RK_METHOD_SERVER_STREAM, RK_METHOD_BIDI };

@@ -20,6 +20,7 @@ struct rk_session_time {
     uint64_t asked_us;      /* our keepalive ping, while `asked` */
     uint64_t pinged_us;     /* the peer's last ping, if `was_pinged` since we sent headers or data */
     uint64_t left_us;       /* while `leaving` */
+    uint64_t steady_us;     /* when it was last seen to hold little, or to move enough */
     uint64_t named_us;      /* when the last stream was named, if `named_last` */
     uint8_t ping_strikes, jitter;
     bool settings_known, asked, was_pinged, leaving, named_last, is_old;
@@ -39,8 +40,11 @@ struct rk_grpc_session {
     struct rk_deadlines deadlines;
     uint64_t assembly_budget; /* what unfinished messages may still take */
     uint64_t queued_bytes;    /* of outgoing messages */
+    uint64_t moved_bytes;     /* of messages, in and out, since the last tick */
     uint64_t metadata_budget; /* what open calls' headers may still take */
     bool some_writable;       /* a call's output has fallen below the mark */
+
+    uint32_t heeded_short_data; /* frames; it follows filter.short_data */
 
     struct rk_session_time time;
     const char *why; /* it broke; NULL: nghttp2 knows */

@@ -3,6 +3,8 @@
  *   settings   our SETTINGS are not acknowledged
  *   keepalive  nothing was heard: we ping; no answer to that either: the peer is gone
  *   stall      a call's oldest waiting answer is not taken: a shut window, or one opened byte by byte
+ *   slow       much memory is held for a peer that hardly sends or takes anything: shut windows, windows opened byte by
+ *              byte, requests left half sent; sooner than a stall, for it costs us more
  *   idle       no call is open: we leave
  *   age        old enough: we leave, open calls finish; past the grace they are cut off
  *   leaving    told to go: the last stream is named though the ping was not answered, and a peer without calls that
@@ -16,6 +18,9 @@
 #include "server/grpc/session_internal.h"
 
 #define MAX_PING_STRIKES 2
+#define SLOW_BYTES       (192u << 10) /* what a connection may hold for as long as it likes */
+#define CALL_BYTES       1024         /* about, with nghttp2's part */
+#define SLOW_BYTES_PER_S (16u << 10)
 #define LEAVE_US         5000000u /* for the answer to the drain's ping, and for a peer without calls to go */
 
 static const uint8_t alive_ping[] = "rk alive", drain_ping[] = "rk drain"; /* 8 bytes each, and the NUL */
@@ -130,6 +135,38 @@ static void reset_stalled(struct rk_grpc_session *session, uint64_t now_us)
     }
 }
 
+/* Does the call wait for its peer, to take an answer or to send the rest of a request? What a paused call keeps is its
+ * method's doing, and a stream between two messages may be silent. */
+static bool waits_for_peer(const struct rk_call *call)
+{
+    if (call->queued_bytes > 0)
+        return true;
+    if (call->ended || call->half_closed)
+        return false;
+    return call->method == NULL || call->method->kind != RK_METHOD_BIDI || call->deframer.capacity > 0;
+}
+
+static uint64_t held_for_peer(const struct rk_grpc_session *session)
+{
+    uint64_t bytes = session->queued_bytes;
+    for (const struct rk_call *call = session->calls; call != NULL; call = call->next)
+        if (waits_for_peer(call))
+            bytes += CALL_BYTES + call->deframer.capacity + call->headers.metadata_bytes;
+    return bytes;
+}
+
+static void check_slow(struct rk_grpc_session *session, uint64_t now_us)
+{
+    struct rk_session_time *time = &session->time;
+    const uint64_t slow_us = session->config->times.slow_us;
+    const bool moves = session->moved_bytes >= SLOW_BYTES_PER_S;
+    session->moved_bytes = 0;
+    if (slow_us == 0 || moves || held_for_peer(session) <= SLOW_BYTES)
+        time->steady_us = now_us;
+    else if (now_us - time->steady_us >= slow_us)
+        rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM, "it keeps much waiting and hardly moves");
+}
+
 /* Connections that opened together do not leave together: their ages differ by up to a tenth either way. */
 static uint64_t age_limit_us(const struct rk_grpc_session *session)
 {
@@ -154,6 +191,7 @@ bool rk_grpc_session_tick(struct rk_grpc_session *session, uint64_t now_us)
     if (!session->broken && session->time.began_us > 0) {
         check_settings(session, now_us);
         keep_alive(session, now_us);
+        check_slow(session, now_us);
         reset_stalled(session, now_us);
         if (session->time.leaving)
             keep_leaving(session, now_us);
@@ -176,7 +214,7 @@ void rk_session_time_heard(struct rk_grpc_session *session)
 {
     struct rk_session_time *time = &session->time;
     if (time->began_us == 0)
-        time->began_us = time->idle_since_us = session->now_us;
+        time->began_us = time->idle_since_us = time->steady_us = session->now_us;
     time->heard_us = session->now_us;
     time->asked = false;
 }

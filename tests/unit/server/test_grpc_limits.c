@@ -303,7 +303,8 @@ Test(grpc_limits, stops_a_flood_of_resets_of_idle_streams)
 
 Test(grpc_limits, stops_floods_of_useless_frames)
 {
-    static const uint8_t ping[8], priority[5] = {0, 0, 0, 0, 1}, window[4] = {0, 0, 0, 1}, padding[2] = {1, 0};
+    static const uint8_t ping[8], priority[5] = {0, 0, 0, 0, 1}, window[4] = {0, 0, 0, 1}, padding[2] = {1, 0},
+                                  past_all[4] = {0x7f, 0xff, 0xff, 0xff};
     const struct {
         const char *what;
         uint8_t type, flags;
@@ -320,11 +321,14 @@ Test(grpc_limits, stops_floods_of_useless_frames)
         {"unknown frames", 0xbb, 0, 0, ping, 8},
         {"empty DATA", NGHTTP2_DATA, 0, 1, NULL, 0},
         {"padding only", NGHTTP2_DATA, NGHTTP2_FLAG_PADDED, 1, padding, 2},
+        {"DATA of a call that we have reset", NGHTTP2_DATA, 0, 3, ping, 1},
     };
     for (size_t i = 0; i < sizeof floods / sizeof *floods; i++) {
         restart(NULL, true);
         peer_feed(&peer, raw_preface, raw_preface_bytes);
         feed_request(1, "/test.T/Echo", 0);
+        feed_request(3, "/test.T/Echo", 0);
+        feed_frame(NGHTTP2_WINDOW_UPDATE, 0, 3, past_all, sizeof past_all); /* 2^31-1 more than it was */
         int sent = 0;
         for (; sent < 5000 && !rk_grpc_session_finished(peer.session); sent++) {
             peer.raw_out_bytes = 0;
@@ -332,6 +336,26 @@ Test(grpc_limits, stops_floods_of_useless_frames)
         }
         cr_expect(all(gt(int, sent, 500), lt(int, sent, 1100)), "%s: %d were accepted", floods[i].what, sent);
         expect_closed(NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+}
+
+Test(grpc_limits, does_not_keep_hundreds_of_calls_that_are_begun_and_not_ended)
+{
+    static const struct {
+        uint32_t calls;
+        bool lasts;
+    } cases[] = {{100, true}, {300, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        restart(NULL, true);
+        peer.config.times.slow_us = 5000000;
+        peer_feed(&peer, raw_preface, raw_preface_bytes);
+        for (uint32_t call = 0; call < cases[i].calls; call++)
+            feed_request(2 * call + 1, "/test.T/Echo", 0);
+        cr_assert(eq(u32, rk_grpc_session_open_calls(peer.session), cases[i].calls));
+        bool lasts = true;
+        for (int second = 0; second < 8 && lasts; second++)
+            lasts = rk_grpc_session_tick(peer.session, peer.now_us += 1000000);
+        cr_expect(eq(int, lasts, cases[i].lasts), "%u calls", cases[i].calls);
     }
 }
 

@@ -249,18 +249,25 @@ Test(grpc_time, the_last_stream_is_named_though_the_ping_is_not_answered_and_who
 
 /* ---- shut windows ---- */
 
+/* Calls whose answers take 100 kB each. */
+static void start_large_calls(int32_t *ids, int count)
+{
+    size_t bytes;
+    char *text = calloc(1, 100000);
+    const uint8_t *body = framed(text, 100000, &bytes);
+    for (int i = 0; i < count; i++)
+        ids[i] = peer_start(&peer, &(struct request){.body = body, .body_bytes = bytes});
+    peer_carry(&peer);
+    free(text);
+}
+
 Test(grpc_time, a_call_whose_window_stays_shut_is_reset_and_its_memory_comes_back)
 {
     nghttp2_settings_entry shut = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
     nghttp2_submit_settings(peer.client, NGHTTP2_FLAG_NONE, &shut, 1);
-    peer.config.times.keepalive_us = 0;
-    size_t bytes;
-    char *text = calloc(1, 100000);
-    const uint8_t *body = framed(text, 100000, &bytes);
+    peer.config.times.keepalive_us = peer.config.times.slow_us = 0;
     int32_t ids[20];
-    for (int i = 0; i < 20; i++)
-        ids[i] = peer_start(&peer, &(struct request){.body = body, .body_bytes = bytes});
-    peer_carry(&peer);
+    start_large_calls(ids, 20);
     cr_expect(eq(int, peer.num_messages, 20));
     cr_expect(eq(u32, rk_grpc_session_open_calls(peer.session), 20));
     cr_expect(pass(59));
@@ -270,7 +277,35 @@ Test(grpc_time, a_call_whose_window_stays_shut_is_reset_and_its_memory_comes_bac
     for (int i = 0; i < 20; i++)
         cr_expect(eq(u32, peer_reply(&peer, ids[i])->reset_code, NGHTTP2_ENHANCE_YOUR_CALM));
     cr_expect(peer.session_ok);
-    free(text);
+}
+
+/* ---- much memory for who hardly moves ---- */
+
+Test(grpc_time, a_peer_that_leaves_much_unread_is_cut_off_early)
+{
+    nghttp2_settings_entry shut = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+    nghttp2_submit_settings(peer.client, NGHTTP2_FLAG_NONE, &shut, 1);
+    int32_t ids[3];
+    start_large_calls(ids, 3);
+    cr_expect(pass(4));
+    cr_expect(not(pass(3)));
+    cr_expect(eq(str, (char *)rk_grpc_session_why(peer.session), "it keeps much waiting and hardly moves"));
+}
+
+Test(grpc_time, a_peer_that_reads_slowly_but_steadily_is_not)
+{
+    nghttp2_settings_entry shut = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0};
+    nghttp2_submit_settings(peer.client, NGHTTP2_FLAG_NONE, &shut, 1);
+    int32_t ids[3];
+    start_large_calls(ids, 3);
+    for (int second = 0; second < 15; second++) {
+        for (int i = 0; i < 3; i++)
+            nghttp2_submit_window_update(peer.client, NGHTTP2_FLAG_NONE, ids[i], 7000);
+        peer_carry(&peer);
+        cr_assert(pass(1));
+    }
+    for (int i = 0; i < 3; i++)
+        cr_expect(eq(str, peer_reply(&peer, ids[i])->grpc_status, "0"));
 }
 
 Test(grpc_time, a_call_that_is_taken_slowly_message_by_message_goes_on)
