@@ -29,6 +29,7 @@
 #define MAX_SETTINGS_ENTRIES    32
 #define METADATA_BYTES          (1 << 20) /* that the open calls of one connection may keep */
 #define UNFINISHED_MESSAGES     16        /* longest messages that one connection may have unfinished at once */
+#define IGNORED_PER_GLITCH      16        /* short DATA frames of calls that are over: 16,000 at once are let pass */
 #define GLITCHES_EARNED         4         /* by a call that begins, and by a DATA frame that carries an answer */
 #define FIRST_EXTENSION_FRAME   0x0a
 #define FRAME_HEADER_BYTES      9
@@ -414,13 +415,15 @@ static uint32_t http2_error_of(int result)
     }
 }
 
-/* nghttp2 passes over DATA of streams that were reset without a word. Frames on their way at the time are honest, and
- * long; what goes on in short ones is a flood. */
+/* nghttp2 passes over DATA of streams that were reset without a word. A window full of small messages may honestly be
+ * on its way when a call ends early; what goes on is a flood. */
 static void count_ignored_data(struct rk_grpc_session *session)
 {
-    const uint32_t ignored = session->filter.short_data - session->heeded_short_data;
+    session->ignored_short_data += session->filter.short_data - session->heeded_short_data;
     session->heeded_short_data = session->filter.short_data;
-    if (ignored > 0 && !rk_bucket_take_many(&session->glitches, ignored, session->now_us))
+    const uint32_t glitches = session->ignored_short_data / IGNORED_PER_GLITCH;
+    session->ignored_short_data %= IGNORED_PER_GLITCH;
+    if (glitches > 0 && !rk_bucket_take_many(&session->glitches, glitches, session->now_us))
         rk_grpc_session_break(session, NGHTTP2_ENHANCE_YOUR_CALM, "too many useless frames");
 }
 

@@ -44,7 +44,8 @@ struct rk_grpc_session {
     uint64_t metadata_budget; /* what open calls' headers may still take */
     bool some_writable;       /* a call's output has fallen below the mark */
 
-    uint32_t heeded_short_data; /* frames; it follows filter.short_data */
+    uint32_t heeded_short_data;  /* frames; it follows filter.short_data */
+    uint32_t ignored_short_data; /* that are not counted as a glitch yet */
 
     struct rk_session_time time;
     const char *why; /* it broke; NULL: nghttp2 knows */
