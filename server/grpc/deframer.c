@@ -67,6 +67,8 @@ enum rk_deframed rk_deframer_feed(struct rk_deframer *deframer, struct rk_pool *
             return checked;
     }
     size_t part = min_size(length - *taken, deframer->length - deframer->arrived);
+    if (part == 0 && deframer->length > 0) /* a length alone is given no memory */
+        return RK_DEFRAMED_MORE;
     enum rk_deframed grown = grow(deframer, pool, budget, part);
     if (grown != RK_DEFRAMED_MORE)
         return grown;

@@ -143,7 +143,7 @@ static bool waits_for_peer(const struct rk_call *call)
         return true;
     if (call->ended || call->half_closed)
         return false;
-    return call->method == NULL || call->method->kind != RK_METHOD_BIDI || call->deframer.capacity > 0;
+    return call->method == NULL || call->method->kind != RK_METHOD_BIDI || !rk_deframer_at_boundary(&call->deframer);
 }
 
 static uint64_t held_for_peer(const struct rk_grpc_session *session)

@@ -58,6 +58,7 @@ Test(grpc_deframer, takes_memory_only_for_bytes_that_arrived)
     static const uint8_t prefix[5] = {0, 0x7f, 0xff, 0xff, 0xff};
     size_t taken;
     cr_expect(eq(int, rk_deframer_feed(&deframer, pool, UINT32_MAX, &budget, prefix, 5, &taken), RK_DEFRAMED_MORE));
+    cr_expect(eq(u64, budget, UINT64_C(1) << 40));
     cr_expect(lt(u64, (UINT64_C(1) << 40) - budget, 16384)); /* what the message holds */
     cr_expect(le(sz, rk_pool_held_bytes(pool), 16 * 8192));  /* and the blocks that the pool got along with it */
     rk_deframer_next(&deframer, pool, &budget);
