@@ -1,4 +1,5 @@
-/* rankctl bench: encodes the requests once, runs the load, prints what came of it. */
+/* rankctl bench: encodes the requests once, runs the load, prints what came of it; or looks for the highest rate that
+ * holds a bound. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,10 @@
 #include "server/tools/load.h"
 #include "server/tools/rank_message.h"
 #include "server/tools/rankctl.h"
+#include "server/tools/rate_search.h"
 
 #define MAX_WARM_UP_US 1000000
+#define FIRST_RATE     100  /* that --find-rate measures */
 #define MAX_LAG_US     1000 /* the generator is said to be behind beyond this */
 
 struct messages {
@@ -171,6 +174,58 @@ static void print_people(const struct rk_load *load, const struct rk_load_result
         printf("  first error   %s\n", result->first_error);
 }
 
+static bool is_behind(const struct rk_load_result *result)
+{
+    return result->unsent > 0 || rk_latency_percentile(&result->lag_us, 0.99) > MAX_LAG_US;
+}
+
+/* Whether 99 % of all calls that were due ended OK within the bound; one that failed counts as one that took for ever.
+ */
+static bool holds(const struct rk_load_result *result, uint64_t bound_us)
+{
+    uint64_t due = result->unsent + result->unanswered;
+    for (int status = 0; status < RK_GRPC_STATUS_COUNT; status++)
+        due += result->by_status[status];
+    const double wanted = 0.99 * (double)due, ok = (double)result->latency_us.count;
+    return due > 0 && result->lost_connections == 0 && ok >= wanted &&
+           rk_latency_percentile(&result->latency_us, wanted / ok) <= bound_us;
+}
+
+/* Measures rate after rate, a line each on standard error, then prints the answer. */
+static enum rk_status find_rate(const struct rk_ctl_options *options, struct rk_load *load,
+                                struct rk_load_result *result, struct rk_error *error)
+{
+    struct rk_rate_search search;
+    unsigned count = 0, num_behind = 0;
+    bool held;
+    rk_rate_search_init(&search, load->rate > 0 ? load->rate : FIRST_RATE, RK_CTL_MAX_RATE);
+    do {
+        load->rate = search.rate;
+        load->seed = options->seed + count++;
+        const enum rk_status status = rk_load_run(load, result, error);
+        if (status != RK_OK)
+            return status;
+        held = holds(result, options->p99_ms * 1000);
+        num_behind += !held && is_behind(result);
+        fprintf(stderr, "%4u. %8llu/s: %.1f/s answered, p99 %.3f ms: %s%s\n", count, (unsigned long long)load->rate,
+                per_second(result->latency_us.count, result),
+                (double)rk_latency_percentile(&result->latency_us, 0.99) / 1000, held ? "holds" : "misses",
+                is_behind(result) ? " (the generator was behind)" : "");
+    } while (rk_rate_search_tell(&search, held));
+    if (options->json)
+        printf("{\"found_rate\":%llu,\"p99_ms\":%llu,\"measurements\":%u,\"behind\":%u}\n",
+               (unsigned long long)search.low, (unsigned long long)options->p99_ms, count, num_behind);
+    else
+        printf("%llu requests/s: the highest rate at which 99 %% are answered within %llu ms, within 2 %%\n",
+               (unsigned long long)search.low, (unsigned long long)options->p99_ms);
+    if (num_behind > 0)
+        fprintf(
+            stderr,
+            "rankctl: in %u of the measurements that missed, the generator was late itself: the server may do more\n",
+            num_behind);
+    return search.low > 0 ? RK_OK : rk_error_set(error, RK_EXHAUSTED, "no rate holds the bound");
+}
+
 static uint64_t warm_up_us(const struct rk_ctl_options *options)
 {
     const uint64_t tenth_us = options->seconds * 100000;
@@ -210,10 +265,15 @@ enum rk_exit rk_ctl_bench(const struct rk_ctl_options *options)
         .interval_us = interval_us,
         .intervals = intervals,
     };
-    enum rk_status status = rk_load_run(&load, result, &error);
+    enum rk_status status =
+        options->find_rate ? find_rate(options, &load, result, &error) : rk_load_run(&load, result, &error);
     if (status != RK_OK) {
         rk_ctl_fail(&error);
         code = status == RK_IO ? RK_EXIT_CANNOT_CONNECT : status == RK_INVALID ? RK_EXIT_USAGE : RK_EXIT_FAILED;
+        goto done;
+    }
+    if (options->find_rate) {
+        code = RK_EXIT_OK;
         goto done;
     }
     if (options->json)

@@ -23,6 +23,7 @@ const struct rk_ctl_command rk_ctl_commands[] = {
      "  rankctl bench --model steam --requests requests.jsonl --connections 4 --in-flight 8 --seconds 10\n"
      "  rankctl bench --model steam --requests requests.jsonl --rate 2000 --arrivals poisson --deadline-ms 50\n"
      "  rankctl bench --model steam --requests requests.jsonl --rate 2000 --log load.csv --log-ms 10 --json\n"
+     "  rankctl bench --model steam --requests requests.jsonl --find-rate --p99-ms 50 --arrivals poisson --seconds 5\n"
      "  rankctl bench --empty\n",
      rk_ctl_bench},
 };

@@ -15,14 +15,16 @@
 #define RK_PATH_STATUS "/rankd.v1.Admin/GetStatus"
 #define RK_PATH_HEALTH "/grpc.health.v1.Health/Check"
 
+#define RK_CTL_MAX_RATE 10000000 /* calls a second */
+
 enum rk_exit { RK_EXIT_OK = 0, RK_EXIT_FAILED = 1, RK_EXIT_USAGE = 2, RK_EXIT_CANNOT_CONNECT = 3 };
 
 struct rk_ctl_options {
     const char *target, *model, *requests, *order_by, *titles, *title_feature, *service, *value_model, *value,
         *priority, *arrivals, *log; /* NULL: not given */
     uint64_t top, version, deadline_ms, connect_timeout_ms;
-    uint64_t connections, in_flight, seconds, rate, seed, warmup_ms, log_ms;
-    bool json, empty, costs, help;
+    uint64_t connections, in_flight, seconds, rate, seed, warmup_ms, log_ms, p99_ms;
+    bool json, empty, costs, help, find_rate;
     struct rk_security security;
 };
 

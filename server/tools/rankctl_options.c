@@ -62,10 +62,13 @@ static const struct option {
     {"in-flight", NUMBER, "N", RK_CTL_BENCH, FIELD(in_flight), 1, 4096, "1", "calls to keep open on each connection"},
     {"seconds", NUMBER, "S", RK_CTL_BENCH, FIELD(seconds), 1, 86400, "10", "how long to measure"},
     {"duration", NUMBER, "S", RK_CTL_BENCH, FIELD(seconds), 1, 86400, NULL, "the same as --seconds"},
-    {"rate", NUMBER, "R", RK_CTL_BENCH, FIELD(rate), 0, 10000000, "0",
+    {"rate", NUMBER, "R", RK_CTL_BENCH, FIELD(rate), 0, RK_CTL_MAX_RATE, "0",
      "requests a second, sent whether or not answers come (open loop); 0: as fast as they are answered"},
     {"arrivals", TEXT, "NAME", RK_CTL_BENCH, FIELD(arrivals), 0, 0, "constant",
      "with --rate: constant (at fixed intervals) or poisson (at random, as from many users)"},
+    {"find-rate", FLAG, NULL, RK_CTL_BENCH, FIELD(find_rate), 0, 0, NULL,
+     "look for the highest rate at which 99 % of all calls are answered within --p99-ms; --rate is the first tried"},
+    {"p99-ms", NUMBER, "N", RK_CTL_BENCH, FIELD(p99_ms), 1, 3600000, "50", "the bound of --find-rate"},
     {"seed", NUMBER, "N", RK_CTL_BENCH, FIELD(seed), 0, UINT64_MAX, "1", "of --arrivals poisson"},
     {"warmup-ms", NUMBER, "N", RK_CTL_BENCH, FIELD(warmup_ms), 0, 3600000, "0",
      "load that is not measured before; 0: a tenth of --seconds, at most a second"},
@@ -151,6 +154,8 @@ static bool check_complete(const struct rk_ctl_command *command, const struct rk
         return complain("--titles needs", "--top", ": it names the best candidates");
     if (strcmp(options->arrivals, "constant") != 0 && strcmp(options->arrivals, "poisson") != 0)
         return complain("--arrivals is", options->arrivals, "; it is constant or poisson");
+    if (options->find_rate && options->log != NULL)
+        return complain("--find-rate has no", "--log", ": measure the rate that it finds with --rate");
     return options->value == NULL || check_formula(options->value);
 }
 

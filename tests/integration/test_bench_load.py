@@ -14,11 +14,13 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 
 class Made(grpc.GenericRpcHandler):
-    """A health service that refuses every `refuse`-th call and answers all others after `delay_s`; the first only after `stall_s`."""
+    """A health service that refuses every `refuse`-th call and those that come within `gap_s` of an accepted one, and answers all others after
+    `delay_s`; the first only after `stall_s`."""
 
-    def __init__(self, refuse=0, delay_s=0, stall_s=0):
-        self.refuse, self.delay_s, self.stall_s = refuse, delay_s, stall_s
+    def __init__(self, refuse=0, delay_s=0, stall_s=0, gap_s=0):
+        self.refuse, self.delay_s, self.stall_s, self.gap_s = refuse, delay_s, stall_s, gap_s
         self.calls, self.lock = 0, threading.Lock()
+        self.accepted_s = float("-inf")
 
     def service(self, details):
         return grpc.unary_unary_rpc_method_handler(self.answer) if details.method == CHECK else None
@@ -27,7 +29,11 @@ class Made(grpc.GenericRpcHandler):
         with self.lock:
             self.calls += 1
             number = self.calls
-        if self.refuse and number % self.refuse == 0:
+            now_s = time.monotonic()
+            refused = now_s < self.accepted_s + self.gap_s or (self.refuse and number % self.refuse == 0)
+            if not refused:
+                self.accepted_s = now_s
+        if refused:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room for this one")
         time.sleep(self.stall_s if number == 1 and self.stall_s else self.delay_s)
         return b""
@@ -96,6 +102,23 @@ class TestBenchLoad(fixture.unittest.TestCase):
         self.assertEqual(max(row["worst_ok_us"] for row in rows), found["latency_us"]["max"])
         for row in rows[:-1]:
             self.assertAlmostEqual(row["ended"], 14, delta=1)
+
+    def test_the_highest_rate_that_holds_a_bound_is_found(self):
+        """The server refuses what comes less than 0.3 s after what it answered: 2 calls a second are fine, 4 are not."""
+        with Made(gap_s=0.3) as made:
+            run = fixture.rankctl(made.target, "bench", "--empty", "--find-rate", "--p99-ms", 10000, "--rate", 2, "--seconds", 1, "--json")
+        found = json.loads(run.stdout)
+        self.assertIn(found["found_rate"], (1, 2, 3))
+        steps = [line for line in run.stderr.splitlines() if "answered, p99" in line]
+        self.assertEqual(len(steps), found["measurements"])
+        self.assertRegex(steps[0], r"1\. +2/s: ")
+        self.assertTrue(any("misses" in step for step in steps))
+
+    def test_no_rate_is_found_where_all_is_refused(self):
+        with Made(refuse=1) as made:
+            run = fixture.rankctl(made.target, "bench", "--empty", "--find-rate", "--rate", 1, "--seconds", 1, check=False)
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("no rate holds the bound", run.stderr)
 
     def test_wrong_words_are_named(self):
         run = fixture.rankctl("127.0.0.1:1", "bench", "--empty", "--arrivals", "sometimes", check=False)
