@@ -70,7 +70,7 @@ static const struct rk_option table[] = {
     NUMBER(min_compressed_bytes, "bytes", 0, 1073741824, "0", "answers of so many bytes are gzipped where the client takes it; 0: none"),
     NUMBER(max_connections, "connections", 1, 1000000, "4096", "open at a time; more are closed at once"),
     NUMBER(max_connections_per_peer, "connections", 0, 1000000, "2048", "open at a time from one IPv4 address, or one /64 of IPv6; 0: no limit"),
-    NUMBER(max_streams, "calls", 1, 1000000, "1024", "open at a time on one connection; more are refused"),
+    NUMBER(max_streams, "calls", 1, 1000000, "128", "open at a time on one connection; clients keep what is more, or it is refused"),
     NUMBER(max_header_count, "headers", 8, 65536, "64", "in one request; past it the call is reset"),
     NUMBER(max_header_bytes, "bytes", 512, 1048576, "8192", "of one request's headers, 32 more for each; past it the call is reset"),
     NUMBER(max_resets_per_s, "resets", 10, 1000000, "1000", "calls that one connection gives up, as clients do when deadlines pass; past it it is closed"),

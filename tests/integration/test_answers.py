@@ -110,7 +110,8 @@ class TestSharedCosts(Served):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = RankdServer(import_steam(), "--workers", 1, "--max-batch", MAX_BATCH, "--in-place-us", 0, "--max-queued-ms", 0)
+        cls.server = RankdServer(import_steam(), "--workers", 1, "--max-batch", MAX_BATCH, "--in-place-us", 0, "--max-queued-ms", 0,
+                                 "--max-streams", 1024)
         cls.server.__enter__()
 
     def test_a_request_that_shares_a_batch_is_told_all_of_it(self):

@@ -13,7 +13,7 @@ import unittest
 import grpc
 
 from attackers import FLOODS, HOLDERS, RANK, cut_off_with, drain, flood
-from h2_frames import ENHANCE_YOUR_CALM, GOAWAY, SETTINGS, RawClient, data, ended, fail, headers, honest_call, settings, until
+from h2_frames import ENHANCE_YOUR_CALM, GOAWAY, PING, SETTINGS, RawClient, data, ended, fail, headers, honest_call, ping, settings, until
 from rankd_fixture import RankdServer, TIME_SCALE, main, rank_request, repository_of, requests_of, wait_for
 
 CUT_OFF_S = 5 * TIME_SCALE  # bench_attacks.py asks for 1 s, on a machine that does nothing else
@@ -106,7 +106,7 @@ def unary(client, stream, message, extra=()):
 class TestAttacks(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = cls.enterClassContext(RankdServer(repository_of("steam"), "--slow-timeout-s", 1, "--stall-timeout-s", 2, "--handshake-timeout-s", 1))
+        cls.server = cls.enterClassContext(RankdServer(repository_of("steam"), "--max-streams", 1024, "--slow-timeout-s", 1, "--stall-timeout-s", 2, "--handshake-timeout-s", 1))
         cls.honest = cls.enterClassContext(HonestClient(cls.server))
 
     def test_floods_are_cut_off(self):
@@ -185,6 +185,27 @@ class TestAttacks(unittest.TestCase):
         self.honest.goes_on(self)
         if not TIME_SCALE > 1:
             self.assertLess(self.server.status_kb(), 1.05 * before)
+
+
+class TestMemory(unittest.TestCase):
+    def test_open_calls_of_a_connection_hold_little(self):
+        """Calls that began, that wait for the rest of a message, or whose answers nobody reads: as many as a connection may have."""
+        held = {attack.name: attack for attack in HOLDERS}
+        for name in ("answers behind shut windows", "declared messages"):
+            with self.subTest(name), RankdServer(repository_of("steam"), "--slow-timeout-s", 0) as server, HonestClient(server) as honest:
+                honest.goes_on(self)
+                before, clients = server.status_kb(), []
+                for _ in range(64):
+                    clients.append(RawClient(server, held[name].opening))
+                    for wave in held[name].waves():
+                        clients[-1].send(wave)
+                    clients[-1].send(settings(flags=1) + ping())
+                    self.assertTrue(clients[-1].wait(until(PING, flags=1)), "all that was sent before has been read")
+                if not TIME_SCALE > 1:
+                    self.assertLess((server.status_kb() - before) / len(clients), 256)
+                honest.goes_on(self)
+                for client in clients:
+                    client.socket.close()
 
 
 class TestManyConnections(unittest.TestCase):

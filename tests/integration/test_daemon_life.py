@@ -102,7 +102,7 @@ class TestStart(unittest.TestCase):
 
 class TestStop(unittest.TestCase):
     def test_sigterm_answers_every_call_that_was_taken(self):
-        with RankdServer(repository_of("steam"), "--workers", 1, "--max-batch", 512) as server:
+        with RankdServer(repository_of("steam"), "--workers", 1, "--max-batch", 512, "--max-streams", 1024) as server:
             request = requests_of("steam")[0]
             some = request["candidates"]
             large = rank_request("steam", dict(request, candidates=(some * (400 // len(some) + 1))[:400]))

@@ -195,7 +195,8 @@ class TestUnderLoad(unittest.TestCase):
     """One worker, kept busy by large requests to a slow model, so that what comes behind them waits; the event loop scores nothing
     itself."""
     NUM_BIG = 12
-    ONE_WORKER = ("--workers", 1, "--in-place-us", 0, "--max-queued-ms", 0, "--queue-target-us", 0)  # in a slow build a few requests are seconds of work
+    # In a slow build a few requests are seconds of work.
+    ONE_WORKER = ("--workers", 1, "--in-place-us", 0, "--max-queued-ms", 0, "--queue-target-us", 0, "--max-streams", 1024)
 
     @classmethod
     def setUpClass(cls):

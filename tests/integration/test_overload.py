@@ -81,7 +81,7 @@ class Flood:
 
 
 class TestOverload(unittest.TestCase):
-    OPTIONS = ("--workers", 1, "--in-place-us", 0, "--queue-interval-ms", 1, "--max-queued-ms", 0)
+    OPTIONS = ("--workers", 1, "--in-place-us", 0, "--queue-interval-ms", 1, "--max-queued-ms", 0, "--max-streams", 1024)
 
     @classmethod
     def setUpClass(cls):

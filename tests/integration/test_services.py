@@ -84,7 +84,7 @@ class TestHealth(unittest.TestCase):
         with RankdServer(repository_of("dot")) as server:
             for number in range(3):
                 with grpc.insecure_channel(server.target, options=[("grpc.enable_http_proxy", 0), ("rankd.test", number)]) as channel:
-                    calls = [watch(channel, "dot") for _ in range(200)]
+                    calls = [watch(channel, "dot") for _ in range(100)]
                     for call in calls:
                         self.assertEqual(next(call).status, STATE.SERVING)
                     for call in calls[::2]:
