@@ -17,6 +17,7 @@
 #include "server/processors.h"
 
 #define HANDSHAKE_NICE 10
+#define LOOP_NICE      (-5)
 
 /* How many keep the backend busy. */
 static uint32_t default_workers(const struct rk_compute *compute)
@@ -122,6 +123,8 @@ static enum rk_status create_loop(struct rk_daemon *daemon, struct rk_daemon_loo
     const struct rk_options *options = &daemon->options;
     const struct rk_compute *compute = daemon->registry.compute;
     struct rk_loop_config config = loop_config(daemon, (uint32_t)(entry - daemon->loops));
+    config.nice =
+        LOOP_NICE; /* a worker on the same processor computes for milliseconds; a refusal must not wait for it */
     entry->models = calloc(daemon->registry.num_models, sizeof *entry->models);
     if (entry->models == NULL)
         return rk_error_set(error, RK_NO_MEMORY, "failed to make an event loop: out of memory");

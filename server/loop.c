@@ -239,7 +239,7 @@ fail:
 static void *run(void *argument)
 {
     struct rk_loop *loop = argument;
-    if (loop->nice > 0)
+    if (loop->nice != 0)
         setpriority(PRIO_PROCESS, (id_t)gettid(), loop->nice);
     while (!loop->left) {
         event_base_loop(loop->base, EVLOOP_ONCE);

@@ -28,8 +28,8 @@ struct rk_loop_config {
     struct rk_grpc_times times;
     uint64_t handshake_timeout_us;
     struct rk_peers *peers; /* told of each connection that ends */
-    int nice;    /* of its thread: 0 to 19 */
-    int left_fd; /* an eventfd that is written when a draining loop has no connection left */
+    int nice;               /* of its thread, as far as the system lets it */
+    int left_fd;            /* an eventfd that is written when a draining loop has no connection left */
 };
 
 struct rk_loop {
@@ -49,7 +49,8 @@ struct rk_loop {
     /* For a loop that does handshakes alone: who takes a connection when its handshake is over. NULL: it stays. */
     void (*pass_on)(void *context, const struct rk_accepted *accepted);
     void *pass_on_context;
-    void (*end_of_turn)(void *context); /* NULL, or called when all that was ready has been handled, before output is written */
+    void (*end_of_turn)(
+        void *context); /* NULL, or called when all that was ready has been handled, before output is written */
     void *end_of_turn_context;
     uint64_t next_deadline_us; /* when `deadline` fires; UINT64_MAX: it is not set */
     bool draining, left;
