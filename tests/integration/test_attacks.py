@@ -106,7 +106,8 @@ def unary(client, stream, message, extra=()):
 class TestAttacks(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = cls.enterClassContext(RankdServer(repository_of("steam"), "--max-streams", 1024, "--slow-timeout-s", 1, "--stall-timeout-s", 2, "--handshake-timeout-s", 1))
+        cls.server = cls.enterClassContext(RankdServer(repository_of("steam"), "--max-streams", 1024, "--slow-timeout-s", 1,
+                                                    "--stall-timeout-s", 2, "--handshake-timeout-s", 1))
         cls.honest = cls.enterClassContext(HonestClient(cls.server))
 
     def test_floods_are_cut_off(self):
