@@ -42,7 +42,8 @@ class TestFidelity(unittest.TestCase):
                 count = min(rng.choice([1, 1, 2, 3, 7, 20, 1000]), len(request["candidates"]))
                 chosen = rng.sample(range(len(request["candidates"])), count)
                 part = dict(request, candidates=[request["candidates"][i] for i in chosen])
-                answer = stub.Rank(fixture.rank_request(name, part, include_logits=True, include_costs=True), timeout=60)
+                request_of_part = fixture.rank_request(name, part, include_logits=True, include_costs=True)
+                answer = stub.Rank(request_of_part, timeout=60, wait_for_ready=True)  # some of grpcio's first connects fail, among many at once
                 wanted = [logit for i in chosen for logit in expected[request["id"]][i]]
                 wrong = None if bits(answer.logits) == bits(wanted) else f"{request['id']}, candidates {chosen}: {list(answer.logits)} instead of {wanted}"
                 answers.append((wrong, answer.costs.batch_candidates > count, answer.costs.batches > 1))
