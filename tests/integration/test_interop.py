@@ -234,7 +234,7 @@ class TestInterop(unittest.TestCase):
         began = time.monotonic()
         sizes = [len(response.payload.body) for response in self.stub.StreamingOutputCall(self.outputs(interval_us=20000), timeout=self.timeout)]
         self.assertEqual(sizes, list(RESPONSE_SIZES))
-        self.assertGreaterEqual(time.monotonic() - began, 0.08)
+        self.assertGreaterEqual(time.monotonic() - began, 0.07)  # four times 20 ms, of a clock that counts whole milliseconds
 
     def test_server_compressed_streaming(self):
         request = pb.StreamingOutputCallRequest(response_parameters=[
