@@ -1,12 +1,12 @@
 /* Reads access rules with libyaml's document loader: nodes with their places, in one table, however they are nested.
  * The shape is fixed and three levels deep, so nothing here recurses, and an alias is no more than another way to a
  * node. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
 
 #include "server/access_rules.h"
+#include "server/yaml_error.h"
 
 struct reader {
     const char *name;
@@ -14,19 +14,6 @@ struct reader {
     struct rk_access_rules *rules;
     struct rk_error *error;
 };
-
-/* Sets "name:line:column: <text>"; libyaml counts from 0. */
-__attribute__((format(printf, 3, 4))) static enum rk_status fail_at(const struct reader *reader, yaml_mark_t mark,
-                                                                    const char *format, ...)
-{
-    char text[400];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    return rk_error_set(reader->error, RK_INVALID, "%.200s:%zu:%zu: %s", reader->name, mark.line + 1, mark.column + 1,
-                        text);
-}
 
 static enum rk_status no_memory(const struct reader *reader)
 {
@@ -38,10 +25,11 @@ static enum rk_status text_of(struct reader *reader, int index, const char *what
 {
     const yaml_node_t *node = yaml_document_get_node(&reader->document, index);
     if (node->type != YAML_SCALAR_NODE || node->data.scalar.length == 0)
-        return fail_at(reader, node->start_mark, "%s has to be a piece of text", what);
+        return rk_yaml_fail(reader->error, reader->name, node->start_mark, "%s has to be a piece of text", what);
     *text = (const char *)node->data.scalar.value;
     if (node->data.scalar.length > 255 || strlen(*text) != node->data.scalar.length)
-        return fail_at(reader, node->start_mark, "%s takes text of at most 255 bytes without NUL", what);
+        return rk_yaml_fail(reader->error, reader->name, node->start_mark,
+                            "%s takes text of at most 255 bytes without NUL", what);
     *text = rk_arena_string(&reader->rules->arena, *text, node->data.scalar.length);
     return *text != NULL ? RK_OK : no_memory(reader);
 }
@@ -80,10 +68,11 @@ static enum rk_status read_hash(struct reader *reader, int index, const char *na
             token->hash[i] = (uint8_t)(high << 4 | low);
     }
     if (text == NULL)
-        return fail_at(reader, node->start_mark,
-                       "token '%s' takes its SHA-256 in 64 hexadecimal digits; make it with: printf %%s \"$TOKEN\" | "
-                       "sha256sum",
-                       name);
+        return rk_yaml_fail(
+            reader->error, reader->name, node->start_mark,
+            "token '%s' takes its SHA-256 in 64 hexadecimal digits; make it with: printf %%s \"$TOKEN\" | "
+            "sha256sum",
+            name);
     token->name = name;
     reader->rules->num_tokens++;
     return RK_OK;
@@ -128,8 +117,9 @@ static enum rk_status read_names(struct reader *reader, const yaml_node_item_t *
             return status;
         const char *star = strrchr(name, '*');
         if (star != NULL && (star != name || name[1] != '.' || name[2] == '\0'))
-            return fail_at(reader, yaml_document_get_node(&reader->document, items[i])->start_mark,
-                           "name '%s' has a star; it may stand for a whole first label only: *.example.com", name);
+            return rk_yaml_fail(reader->error, reader->name,
+                                yaml_document_get_node(&reader->document, items[i])->start_mark,
+                                "name '%s' has a star; it may stand for a whole first label only: *.example.com", name);
         service->names[service->num_names++] = name;
     }
     return RK_OK;
@@ -159,8 +149,9 @@ static enum rk_status use_tokens(struct reader *reader, const yaml_node_item_t *
                 service->tokens[service->num_tokens++] = token;
         }
         if (!found)
-            return fail_at(reader, yaml_document_get_node(&reader->document, items[i])->start_mark,
-                           "there is no token '%s' in this file's tokens", name);
+            return rk_yaml_fail(reader->error, reader->name,
+                                yaml_document_get_node(&reader->document, items[i])->start_mark,
+                                "there is no token '%s' in this file's tokens", name);
     }
     return RK_OK;
 }
@@ -185,9 +176,11 @@ static enum rk_status read_ways(struct reader *reader, const yaml_node_t *map, s
         while (way < NUM_WAYS && strcmp(text, ways_in[way].key) != 0)
             way++;
         if (way == NUM_WAYS)
-            return fail_at(reader, key->start_mark, "'%.64s' is no way in; a service takes names and tokens", text);
+            return rk_yaml_fail(reader->error, reader->name, key->start_mark,
+                                "'%.64s' is no way in; a service takes names and tokens", text);
         if (seen[way])
-            return fail_at(reader, key->start_mark, "%s are given twice; keep one list", text);
+            return rk_yaml_fail(reader->error, reader->name, key->start_mark, "%s are given twice; keep one list",
+                                text);
         seen[way] = true;
         size_t count;
         const yaml_node_item_t *items =
@@ -209,10 +202,11 @@ static enum rk_status read_service(struct reader *reader, const yaml_node_pair_t
     if (status != RK_OK)
         return status;
     if (strchr(service->name, '/') != NULL)
-        return fail_at(reader, mark, "'%s' is a path; rules are for whole services: rankd.v1.Ranking", service->name);
+        return rk_yaml_fail(reader->error, reader->name, mark,
+                            "'%s' is a path; rules are for whole services: rankd.v1.Ranking", service->name);
     for (uint32_t i = 0; i < rules->num_services; i++)
         if (strcmp(rules->services[i].name, service->name) == 0)
-            return fail_at(reader, mark, "%s has two rules; keep one of them", service->name);
+            return rk_yaml_fail(reader->error, reader->name, mark, "%s has two rules; keep one of them", service->name);
     rules->num_services++;
     if (value->type == YAML_MAPPING_NODE)
         return read_ways(reader, value, service);
@@ -220,7 +214,8 @@ static enum rk_status read_service(struct reader *reader, const yaml_node_pair_t
     status = text_of(reader, pair->value, "a rule", &text);
     service->anyone = status == RK_OK && strcmp(text, "anyone") == 0;
     if (status == RK_OK && !service->anyone && strcmp(text, "nobody") != 0)
-        status = fail_at(reader, value->start_mark,
+        status =
+            rk_yaml_fail(reader->error, reader->name, value->start_mark,
                          "the rule of %s is '%s'; it takes anyone, nobody, or names and tokens", service->name, text);
     return status;
 }
@@ -266,11 +261,13 @@ static enum rk_status read_document(struct reader *reader)
         while (i < NUM_SECTIONS && strcmp(text, sections[i].key) != 0)
             i++;
         if (i == NUM_SECTIONS)
-            return fail_at(reader, key->start_mark, "there is no section '%.64s'; it takes services and tokens", text);
+            return rk_yaml_fail(reader->error, reader->name, key->start_mark,
+                                "there is no section '%.64s'; it takes services and tokens", text);
         if (found[i] != NULL)
-            return fail_at(reader, key->start_mark, "%s stand here twice; put them together", text);
+            return rk_yaml_fail(reader->error, reader->name, key->start_mark, "%s stand here twice; put them together",
+                                text);
         if (value->type != YAML_MAPPING_NODE)
-            return fail_at(reader, value->start_mark, "%s take lines of 'name: ...'", text);
+            return rk_yaml_fail(reader->error, reader->name, value->start_mark, "%s take lines of 'name: ...'", text);
         found[i] = value;
     }
     enum rk_status status = RK_OK;
@@ -295,15 +292,18 @@ static enum rk_status load(struct reader *reader, const char *text, size_t lengt
     if (!yaml_parser_load(&parser, &reader->document)) {
         status = parser.error == YAML_MEMORY_ERROR
                      ? no_memory(reader)
-                     : fail_at(reader, parser.problem_mark, "%s", parser.problem != NULL ? parser.problem : "not YAML");
+                     : rk_yaml_fail(reader->error, reader->name, parser.problem_mark, "%s",
+                                    parser.problem != NULL ? parser.problem : "not YAML");
     } else {
         yaml_document_t second;
         if (!yaml_parser_load(&parser, &second)) {
-            status = fail_at(reader, parser.problem_mark, "%s", parser.problem != NULL ? parser.problem : "not YAML");
+            status = rk_yaml_fail(reader->error, reader->name, parser.problem_mark, "%s",
+                                  parser.problem != NULL ? parser.problem : "not YAML");
         } else {
             const yaml_node_t *root = yaml_document_get_root_node(&second);
             if (root != NULL)
-                status = fail_at(reader, root->start_mark, "a second document starts here; the file takes one");
+                status = rk_yaml_fail(reader->error, reader->name, root->start_mark,
+                                      "a second document starts here; the file takes one");
             yaml_document_delete(&second);
         }
         if (status == RK_OK)

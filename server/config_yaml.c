@@ -5,12 +5,12 @@
  * document) is refused where it stands. Values go through rk_option_set, as flags do. Runs before threads start. */
 #include "server/config_yaml.h"
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
 #include <yaml.h>
 
 #include "server/text_file.h"
+#include "server/yaml_error.h"
 
 #define MAX_OPTIONS 128
 
@@ -22,19 +22,6 @@ struct reader {
     struct rk_error *error;
 };
 
-/* Sets "name:line:column: <text>"; libyaml counts from 0. */
-__attribute__((format(printf, 3, 4))) static enum rk_status fail_at(struct reader *reader, yaml_mark_t mark,
-                                                                    const char *format, ...)
-{
-    char text[400];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    return rk_error_set(reader->error, RK_INVALID, "%.200s:%zu:%zu: %s", reader->name, mark.line + 1, mark.column + 1,
-                        text);
-}
-
 /* The next event; a syntax error becomes ours. */
 static enum rk_status next_event(struct reader *reader, yaml_event_t *event)
 {
@@ -44,9 +31,10 @@ static enum rk_status next_event(struct reader *reader, yaml_event_t *event)
     if (parser->error == YAML_MEMORY_ERROR)
         return rk_error_set(reader->error, RK_NO_MEMORY, "%s: out of memory", reader->name);
     if (parser->error != YAML_READER_ERROR)
-        return fail_at(reader, parser->problem_mark, "%s%s%s; the file takes lines of 'option: value'",
-                       parser->context != NULL ? parser->context : "", parser->context != NULL ? ": " : "",
-                       parser->problem != NULL ? parser->problem : "not YAML");
+        return rk_yaml_fail(reader->error, reader->name, parser->problem_mark,
+                            "%s%s%s; the file takes lines of 'option: value'",
+                            parser->context != NULL ? parser->context : "", parser->context != NULL ? ": " : "",
+                            parser->problem != NULL ? parser->problem : "not YAML");
     yaml_mark_t mark = parser->mark; /* the reader runs ahead of the marks: count the lines up to the bad byte */
     mark.line = mark.column = 0;
     const unsigned char *input = parser->input.string.start;
@@ -57,7 +45,7 @@ static enum rk_status next_event(struct reader *reader, yaml_event_t *event)
             mark.column = 0;
         }
     }
-    return fail_at(reader, mark, "%s; the file takes UTF-8 text", parser->problem);
+    return rk_yaml_fail(reader->error, reader->name, mark, "%s; the file takes UTF-8 text", parser->problem);
 }
 
 /* Takes an event that must be of one kind. */
@@ -68,10 +56,11 @@ static enum rk_status expect(struct reader *reader, yaml_event_type_t type, cons
     if (status != RK_OK)
         return status;
     if (event.type != type)
-        status = fail_at(reader, event.start_mark, "%s", allowed);
+        status = rk_yaml_fail(reader->error, reader->name, event.start_mark, "%s", allowed);
     else if (type == YAML_MAPPING_START_EVENT &&
              (event.data.mapping_start.anchor != NULL || event.data.mapping_start.tag != NULL))
-        status = fail_at(reader, event.start_mark, "anchors and tags have no meaning here; write 'option: value'");
+        status = rk_yaml_fail(reader->error, reader->name, event.start_mark,
+                              "anchors and tags have no meaning here; write 'option: value'");
     yaml_event_delete(&event);
     return status;
 }
@@ -80,19 +69,22 @@ static enum rk_status expect(struct reader *reader, yaml_event_type_t type, cons
 static enum rk_status check_scalar(struct reader *reader, const yaml_event_t *event, const char *what)
 {
     if (event->type == YAML_ALIAS_EVENT)
-        return fail_at(reader, event->start_mark, "%s is an alias; aliases have no meaning here, write the value",
-                       what);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark,
+                            "%s is an alias; aliases have no meaning here, write the value", what);
     if (event->type == YAML_MAPPING_START_EVENT)
-        return fail_at(reader, event->start_mark, "%s is a mapping; options are not nested, write 'option: value'",
-                       what);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark,
+                            "%s is a mapping; options are not nested, write 'option: value'", what);
     if (event->type == YAML_SEQUENCE_START_EVENT)
-        return fail_at(reader, event->start_mark, "%s is a list; it takes one value", what);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark, "%s is a list; it takes one value", what);
     if (event->type != YAML_SCALAR_EVENT)
-        return fail_at(reader, event->start_mark, "%s is missing; write 'option: value'", what);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark, "%s is missing; write 'option: value'",
+                            what);
     if (event->data.scalar.anchor != NULL)
-        return fail_at(reader, event->start_mark, "%s has an anchor; anchors have no meaning here", what);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark,
+                            "%s has an anchor; anchors have no meaning here", what);
     if (event->data.scalar.tag != NULL)
-        return fail_at(reader, event->start_mark, "%s has a tag; tags have no meaning here", what);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark, "%s has a tag; tags have no meaning here",
+                            what);
     return RK_OK;
 }
 
@@ -106,14 +98,16 @@ static enum rk_status find_key(struct reader *reader, const yaml_event_t *event,
     *option = memchr(key, '-', length) == NULL ? rk_option_find(key, length) : NULL;
     if (*option == NULL) {
         const char *suggestion = rk_option_suggest(key, length);
-        return fail_at(reader, event->start_mark, "there is no option '%.*s'; %s", (int)(length < 64 ? length : 64),
-                       key, suggestion[0] != '\0' ? suggestion : "rankd --help lists them");
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark, "there is no option '%.*s'; %s",
+                            (int)(length < 64 ? length : 64), key,
+                            suggestion[0] != '\0' ? suggestion : "rankd --help lists them");
     }
     size_t count;
     size_t position = (size_t)(*option - rk_options_table(&count));
     if (reader->seen_line[position] != 0)
-        return fail_at(reader, event->start_mark, "%s is set twice, first on line %zu; keep one of them",
-                       (*option)->name, reader->seen_line[position]);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark,
+                            "%s is set twice, first on line %zu; keep one of them", (*option)->name,
+                            reader->seen_line[position]);
     reader->seen_line[position] = event->start_mark.line + 1;
     return RK_OK;
 }
@@ -127,14 +121,14 @@ static enum rk_status set_value(struct reader *reader, const yaml_event_t *event
     size_t length = event->data.scalar.length;
     bool quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     if (!quoted && (length == 0 || (length == 1 && text[0] == '~') || (length == 4 && memcmp(text, "null", 4) == 0)))
-        return fail_at(reader, event->start_mark, "%s has no value; leave the line out to keep the default",
-                       option->name);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark,
+                            "%s has no value; leave the line out to keep the default", option->name);
     struct rk_error wrong = {0};
     if (option->type == RK_OPTION_NUMBER && quoted)
-        return fail_at(reader, event->start_mark, "%s is quoted text; it takes a whole number without quotes",
-                       option->name);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark,
+                            "%s is quoted text; it takes a whole number without quotes", option->name);
     if (rk_option_set(reader->options, option, text, length, &wrong) != RK_OK)
-        return fail_at(reader, event->start_mark, "%s", wrong.text);
+        return rk_yaml_fail(reader->error, reader->name, event->start_mark, "%s", wrong.text);
     return RK_OK;
 }
 

@@ -28,9 +28,8 @@ struct rk_grpc_limits {
                                          closed */
     uint32_t max_glitches; /* strange but legal frames per connection before ENHANCE_YOUR_CALM (a bucket, refilled per
                               second) */
-    uint64_t
-        min_compressed_bytes;  /* answers of at least so many bytes are compressed for peers that take gzip; 0: none */
-    uint32_t max_resets_per_s; /* RST_STREAM from the peer: honest clients reset when deadlines expire */
+    uint64_t min_compressed_bytes; /* answers as long are compressed for peers that take gzip; 0: none */
+    uint32_t max_resets_per_s;     /* RST_STREAM from the peer: honest clients reset when deadlines expire */
 };
 #define RK_GRPC_LIMITS_DEFAULT                                                                                         \
     ((struct rk_grpc_limits){.max_streams = 1024,                                                                      \
