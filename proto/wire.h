@@ -2,6 +2,7 @@
 #ifndef RANKD_PROTO_WIRE_H
 #define RANKD_PROTO_WIRE_H
 
+#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -73,6 +74,27 @@ static inline bool rk_wire_next(const uint8_t **at, const uint8_t *end, struct r
     field->bytes = *at;
     *at += field->value;
     return true;
+}
+
+/* How one value of a field of this type lies there; several numbers may lie packed in one RK_WIRE_LENGTH. */
+static inline enum rk_wire_type rk_wire_type_of(ProtobufCType type)
+{
+    switch (type) {
+    case PROTOBUF_C_TYPE_SFIXED32:
+    case PROTOBUF_C_TYPE_FIXED32:
+    case PROTOBUF_C_TYPE_FLOAT:
+        return RK_WIRE_FIXED32;
+    case PROTOBUF_C_TYPE_SFIXED64:
+    case PROTOBUF_C_TYPE_FIXED64:
+    case PROTOBUF_C_TYPE_DOUBLE:
+        return RK_WIRE_FIXED64;
+    case PROTOBUF_C_TYPE_STRING:
+    case PROTOBUF_C_TYPE_BYTES:
+    case PROTOBUF_C_TYPE_MESSAGE:
+        return RK_WIRE_LENGTH;
+    default:
+        return RK_WIRE_VARINT;
+    }
 }
 
 /* What is wrong with a string's content, NULL for nothing. */

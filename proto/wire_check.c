@@ -103,31 +103,11 @@ const char *rk_wire_text_wrong(const uint8_t *text, size_t length)
     return NULL;
 }
 
-static enum rk_wire_type wire_type_of(ProtobufCType type)
-{
-    switch (type) {
-    case PROTOBUF_C_TYPE_SFIXED32:
-    case PROTOBUF_C_TYPE_FIXED32:
-    case PROTOBUF_C_TYPE_FLOAT:
-        return RK_WIRE_FIXED32;
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-        return RK_WIRE_FIXED64;
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_BYTES:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return RK_WIRE_LENGTH;
-    default:
-        return RK_WIRE_VARINT;
-    }
-}
-
 static enum rk_status check_packed(const struct cursor *cursor, const struct place *place,
                                    const ProtobufCFieldDescriptor *field)
 {
     size_t length = (size_t)(cursor->end - cursor->at);
-    enum rk_wire_type element = wire_type_of(field->type);
+    enum rk_wire_type element = rk_wire_type_of(field->type);
     size_t element_bytes = element == RK_WIRE_FIXED32 ? 4 : element == RK_WIRE_FIXED64 ? 8 : 1;
     if (length % element_bytes != 0)
         return bad(cursor, place, field->name, "has a length that is no multiple of its element's");
@@ -218,7 +198,7 @@ static enum rk_status check_message(const ProtobufCMessageDescriptor *type, stru
             return bad(&start, place, name, wrong);
         if (field == NULL)
             continue;
-        unsigned expected = wire_type_of(field->type);
+        unsigned expected = rk_wire_type_of(field->type);
         bool packed = wire_type == RK_WIRE_LENGTH && field->label == PROTOBUF_C_LABEL_REPEATED;
         if (wire_type != expected && !packed)
             return bad(&start, place, name, "has the wrong wire type: the caller was built from another rankd.proto");

@@ -44,32 +44,26 @@ static const ProtobufCFieldDescriptor *find_field(struct making *making, uint32_
 
 /* ---- numbers ---- */
 
-struct number {
-    enum rk_wire_type type;
-    size_t bytes; /* in the struct */
-};
-
-static struct number number_of(ProtobufCType type)
+/* In the struct. 0: no number, or one that no message of ours has. */
+static size_t number_bytes(ProtobufCType type)
 {
     switch (type) {
     case PROTOBUF_C_TYPE_FIXED32:
     case PROTOBUF_C_TYPE_SFIXED32:
     case PROTOBUF_C_TYPE_FLOAT:
-        return (struct number){RK_WIRE_FIXED32, 4};
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-        return (struct number){RK_WIRE_FIXED64, 8};
     case PROTOBUF_C_TYPE_INT32:
     case PROTOBUF_C_TYPE_UINT32:
     case PROTOBUF_C_TYPE_ENUM:
     case PROTOBUF_C_TYPE_BOOL:
-        return (struct number){RK_WIRE_VARINT, 4};
+        return 4;
+    case PROTOBUF_C_TYPE_FIXED64:
+    case PROTOBUF_C_TYPE_SFIXED64:
+    case PROTOBUF_C_TYPE_DOUBLE:
     case PROTOBUF_C_TYPE_INT64:
     case PROTOBUF_C_TYPE_UINT64:
-        return (struct number){RK_WIRE_VARINT, 8};
+        return 8;
     default:
-        return (struct number){0}; /* none, or one that no message of ours has */
+        return 0;
     }
 }
 
@@ -85,13 +79,13 @@ static void store_varint(ProtobufCType type, size_t bytes, uint64_t value, void 
 
 static bool set_number(const ProtobufCFieldDescriptor *field, const struct rk_wire_field *wire, void *member)
 {
-    const struct number number = number_of(field->type);
-    if (field->label != PROTOBUF_C_LABEL_NONE || number.bytes == 0 || wire->type != number.type)
+    const size_t each = number_bytes(field->type);
+    if (field->label != PROTOBUF_C_LABEL_NONE || each == 0 || wire->type != rk_wire_type_of(field->type))
         return false;
     if (wire->type == RK_WIRE_VARINT)
-        store_varint(field->type, number.bytes, wire->value, member);
+        store_varint(field->type, each, wire->value, member);
     else
-        memcpy(member, wire->bytes, number.bytes);
+        memcpy(member, wire->bytes, each);
     return true;
 }
 
@@ -111,26 +105,27 @@ static bool read_varints(const ProtobufCFieldDescriptor *field, size_t bytes, co
 static bool set_numbers(const ProtobufCFieldDescriptor *field, const struct rk_wire_field *wire, struct rk_arena *arena,
                         size_t *num, void **member)
 {
-    const struct number number = number_of(field->type);
-    if (number.bytes == 0 || wire->type != RK_WIRE_LENGTH)
+    const size_t each = number_bytes(field->type);
+    const bool varints = rk_wire_type_of(field->type) == RK_WIRE_VARINT;
+    if (each == 0 || wire->type != RK_WIRE_LENGTH)
         return false;
     if (wire->value == 0)
         return true;
     size_t count = 0;
-    if (number.type == RK_WIRE_VARINT)
+    if (varints)
         for (uint64_t i = 0; i < wire->value; i++)
             count += wire->bytes[i] < 0x80;
-    else if (wire->value % number.bytes == 0)
-        count = wire->value / number.bytes;
+    else if (wire->value % each == 0)
+        count = wire->value / each;
     size_t bytes;
-    if (count == 0 || __builtin_mul_overflow(count, number.bytes, &bytes))
+    if (count == 0 || __builtin_mul_overflow(count, each, &bytes))
         return false;
     *member = rk_arena_alloc(arena, bytes);
     if (*member == NULL)
         return false;
     *num = count;
-    if (number.type == RK_WIRE_VARINT)
-        return read_varints(field, number.bytes, wire, count, *member);
+    if (varints)
+        return read_varints(field, each, wire, count, *member);
     memcpy(*member, wire->bytes, bytes);
     return true;
 }

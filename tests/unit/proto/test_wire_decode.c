@@ -68,26 +68,6 @@ static void put_varint(struct text *text, uint64_t value)
     } while (value > 0);
 }
 
-static enum rk_wire_type wire_type_of(ProtobufCType type)
-{
-    switch (type) {
-    case PROTOBUF_C_TYPE_SFIXED32:
-    case PROTOBUF_C_TYPE_FIXED32:
-    case PROTOBUF_C_TYPE_FLOAT:
-        return RK_WIRE_FIXED32;
-    case PROTOBUF_C_TYPE_SFIXED64:
-    case PROTOBUF_C_TYPE_FIXED64:
-    case PROTOBUF_C_TYPE_DOUBLE:
-        return RK_WIRE_FIXED64;
-    case PROTOBUF_C_TYPE_STRING:
-    case PROTOBUF_C_TYPE_BYTES:
-    case PROTOBUF_C_TYPE_MESSAGE:
-        return RK_WIRE_LENGTH;
-    default:
-        return RK_WIRE_VARINT;
-    }
-}
-
 static uint64_t some_value(void)
 {
     return random_next(&source) >> random_below(&source, 64);
@@ -121,7 +101,7 @@ static void put_part(struct text *text, const ProtobufCFieldDescriptor *field, i
 
 static void put_field(struct text *text, const ProtobufCFieldDescriptor *field, int depth, bool stock)
 {
-    const enum rk_wire_type type = wire_type_of(field->type);
+    const enum rk_wire_type type = rk_wire_type_of(field->type);
     const bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
     uint64_t count = repeated ? random_below(&source, 5) : 1;
     if (!stock && random_below(&source, 20) == 0)
