@@ -393,6 +393,20 @@ class SecurePeer:
         return self.context.wrap_socket(socket.create_connection((self.address[0], int(self.address[1])), TIMEOUT_S), server_hostname="rankd.example")
 
 
+class ListedCases:
+    """Beside CasesTest: `cases` of a list, of which `counts` says how many each section has, and `total` how many there are."""
+
+    def test_cases(self):
+        self.run_cases(self.cases)
+
+    def test_cases_over_tls(self):
+        self.run_cases_over_tls(self.cases)
+
+    def test_no_case_is_missing(self):
+        self.check_list(self.cases, self.counts)
+        self.assertEqual(len(self.cases), self.total)
+
+
 class CasesTest(unittest.TestCase):
     """One rankd for all cases of a file. None of its timers may do what the case is to show."""
     arguments = ()

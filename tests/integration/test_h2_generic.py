@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """HTTP/2 as every server must take it: the 44 cases of h2spec's list "generic" (https://github.com/summerwind/h2spec), sent to a running rankd."""
 
-from h2_frames import (ACK, CANCEL, ENABLE_PUSH, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, MAGIC, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE,
-                       MESSAGE, REQUEST, SETTINGS, Case, CasesTest, acked, answered, block, but, call, continuation, data, ended, fail, goaway, headers,
-                       honest_call, huffman, integer, ping, pong, pong_or_closed, priority, reset, sent_data, settings, settings_first, text, window_update)
+from h2_frames import (ACK, CANCEL, ENABLE_PUSH, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, MAGIC, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE,
+                       MAX_HEADER_LIST_SIZE, MESSAGE, REQUEST, SETTINGS, Case, CasesTest, ListedCases, acked, answered, block, but, call, continuation,
+                       data, ended, fail, goaway, headers, honest_call, huffman, integer, ping, pong, pong_or_closed, priority, reset, sent_data, settings,
+                       settings_first, text, window_update)
 from rankd_fixture import main
 
 CALL = block(REQUEST)
@@ -96,16 +97,8 @@ CASES = [
 COUNTS = {"1": 1, "2": 5, "3.1": 3, "3.2": 3, "3.3": 5, "3.4": 1, "3.5": 1, "3.7": 1, "3.8": 1, "3.9": 2, "3.10": 2, "4": 4, "5": 15}
 
 
-class TestGeneric(CasesTest):
-    def test_cases(self):
-        self.run_cases(CASES)
-
-    def test_cases_over_tls(self):
-        self.run_cases_over_tls(CASES)
-
-    def test_no_case_is_missing(self):
-        self.check_list(CASES, COUNTS)
-        self.assertEqual(len(CASES), 44)
+class TestGeneric(ListedCases, CasesTest):
+    cases, counts, total = CASES, COUNTS, 44
 
 
 if __name__ == "__main__":

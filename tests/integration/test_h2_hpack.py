@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Header compression: the 8 cases of h2spec's list "hpack" (https://github.com/summerwind/h2spec), sent to a running rankd, and those that it lacks."""
 
-from h2_frames import (COMPRESSION_ERROR, HEADER_TABLE_SIZE, REQUEST, Case, CasesTest, acked, answered, block, call, connection_error, data, ended, headers,
-                       integer, settings, text)
+from h2_frames import (COMPRESSION_ERROR, HEADER_TABLE_SIZE, REQUEST, Case, CasesTest, ListedCases, acked, answered, block, call, connection_error, data,
+                       ended, headers, integer, settings, text)
 from rankd_fixture import main
 
 CALL = block(REQUEST)
@@ -60,16 +60,8 @@ BEYOND = [
 ]
 
 
-class TestHpack(CasesTest):
-    def test_cases(self):
-        self.run_cases(CASES)
-
-    def test_cases_over_tls(self):
-        self.run_cases_over_tls(CASES)
-
-    def test_no_case_is_missing(self):
-        self.check_list(CASES, COUNTS)
-        self.assertEqual(len(CASES), 8)
+class TestHpack(ListedCases, CasesTest):
+    cases, counts, total = CASES, COUNTS, 8
 
     def test_cases_beyond_the_list(self):
         self.run_cases(BEYOND)

@@ -5,10 +5,10 @@ The sections are those of RFC 7540, as in the list; where RFC 9113, which took i
 where it is written."""
 
 from h2_frames import (ACK, COMPRESSION_ERROR, DATA, ENABLE_PUSH, END_HEADERS, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, HEADERS, INITIAL_WINDOW_SIZE,
-                       LARGEST_FRAME, MAX_FRAME_SIZE, MESSAGE, NO_SUCH_SERVICE, PADDED, PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, REFUSED_STREAM, REQUEST,
-                       RST_STREAM, SETTINGS, STREAM_CLOSED, WINDOW_UPDATE, Case, CasesTest, acked, answered, block, but, call, closed, connection_error,
-                       continuation, data, discarded, ended, frame, goaway, headers, instead, message_of, ping, pong, pong_or_closed, priority, priority_of,
-                       reset, sent_data, settings, settings_first, stream_error, until, window_update)
+                       LARGEST_FRAME, MAX_FRAME_SIZE, MESSAGE, NO_SUCH_SERVICE, PADDED, PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, REFUSED_STREAM,
+                       REQUEST, RST_STREAM, SETTINGS, STREAM_CLOSED, WINDOW_UPDATE, Case, CasesTest, ListedCases, acked, answered, block, but, call,
+                       closed, connection_error, continuation, data, discarded, ended, frame, goaway, headers, instead, message_of, ping, pong,
+                       pong_or_closed, priority, priority_of, reset, sent_data, settings, settings_first, stream_error, until, window_update)
 from rankd_fixture import main
 
 MAX_STREAMS = 100
@@ -175,18 +175,9 @@ COUNTS = {"3.5": 2, "4.1": 3, "4.2": 3, "4.3": 3, "5.1": 13, "5.1.1": 2, "5.1.2"
           "8.1.2.1": 4, "8.1.2.2": 2, "8.1.2.3": 7, "8.1.2.6": 2, "8.2": 1}
 
 
-class TestHttp2(CasesTest):
+class TestHttp2(ListedCases, CasesTest):
     arguments = ("--max-streams", MAX_STREAMS)
-
-    def test_cases(self):
-        self.run_cases(CASES)
-
-    def test_cases_over_tls(self):
-        self.run_cases_over_tls(CASES)
-
-    def test_no_case_is_missing(self):
-        self.check_list(CASES, COUNTS)
-        self.assertEqual(len(CASES), 95)
+    cases, counts, total = CASES, COUNTS, 95
 
 
 if __name__ == "__main__":
