@@ -14,6 +14,7 @@ how late the generator's own sends were (p99). Where that is more than a millise
 is said to be met or missed by it."""
 
 import csv
+import dataclasses
 import json
 import os
 import statistics
@@ -31,9 +32,14 @@ MAX_BEHIND_US = 1000
 LARGEST = 512  # candidates of a batch at most, unless rankd is told otherwise
 
 
+@dataclasses.dataclass
 class Generator:
-    def __init__(self, options, fixture, server, model, requests, core):
-        self.options, self.fixture, self.server, self.model, self.requests, self.core = options, fixture, server, model, requests, core
+    options: object
+    fixture: object
+    server: object
+    model: str
+    requests: str
+    core: int
 
     def command(self, *words, seconds=None):
         return ["taskset", "-c", str(self.core), str(self.fixture.RANKCTL), "--target", self.server.target, "bench", "--model", self.model,
@@ -77,7 +83,7 @@ def row(generator, server, load):
 
 def largest_batch_us(generator, largest):
     """What the worker takes for as many candidates as a batch may have, in one request."""
-    return Generator(generator.options, generator.fixture, generator.server, generator.model, largest, generator.core).run()["latency_us"]["p50"]
+    return dataclasses.replace(generator, requests=largest).run()["latency_us"]["p50"]
 
 
 def recovery(generator, peak):
